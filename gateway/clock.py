@@ -1,0 +1,20 @@
+"""The one place that reads the wall clock.
+
+Everything that measures a duration uses the event loop's monotonic clock, so that a jump of the wall clock moves
+nothing; wall time is for what people and files see: ``created`` fields, log lines, the expiry day of a key.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+
+
+def wall_s() -> float:
+    """Unix time in seconds."""
+    return time.time()  # noqa: TID251
+
+
+def today_utc() -> dt.date:
+    """The current day, UTC."""
+    return dt.datetime.now(dt.UTC).date()

@@ -1,0 +1,139 @@
+"""What the request path reads: one policy version, compiled into frozen look-ups.
+
+Built by :mod:`gateway.policy.compile` from the validated models, and replaced whole when a new version comes in:
+a request holds on to the version it started with, so that no request is ever decided by half of each.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Priority = Literal["high", "standard", "low"]
+
+
+@dataclass(frozen=True, slots=True)
+class BoxSpec:
+    """One vLLM server. ``api_key`` is resolved; ``unavailable`` says why it cannot be used (an unset reference)."""
+
+    name: str
+    fleet: str
+    url: str
+    max_loras: int
+    max_cpu_loras: int
+    api_key: str | None = field(default=None, repr=False)
+    unavailable: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSpec:
+    """All boxes that serve one base model, in the order of the YAML."""
+
+    name: str
+    base_model: str
+    boxes: tuple[BoxSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSpec:
+    """A hosted API. ``model`` is in LiteLLM's naming, e.g. ``openai/gpt-4o-mini``."""
+
+    name: str
+    model: str
+    api_base: str | None
+    api_key: str | None = field(default=None, repr=False)
+    unavailable: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderStep:
+    """Ask a hosted provider. ``model`` (LiteLLM's naming) is the step's own, or else the provider's."""
+
+    provider: ProviderSpec
+    model: str
+    system_prompt: str | None = None
+    drop: frozenset[str] = frozenset()
+
+    @property
+    def direct(self) -> bool:
+        """Whether the provider speaks OpenAI's protocol and is asked over the relay, without LiteLLM."""
+        return self.model.startswith("openai/")
+
+    @property
+    def upstream_model(self) -> str:
+        """The name to send: without the ``openai/`` prefix where the provider is asked directly."""
+        return self.model.removeprefix("openai/") if self.direct else self.model
+
+
+@dataclass(frozen=True, slots=True)
+class BaseStep:
+    """Ask the shared base model, without the adapter, on any box of the customer's fleet."""
+
+
+@dataclass(frozen=True, slots=True)
+class StaticStep:
+    """Answer with a fixed text."""
+
+    text: str
+    even_for_tools: bool = False
+
+
+Step = ProviderStep | BaseStep | StaticStep
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerPolicy:
+    """Everything that decides one customer's requests. Durations in seconds."""
+
+    name: str
+    fleet: FleetSpec
+    adapters: frozenset[str]
+    steps: tuple[Step, ...]
+    ttft_budget_s: float
+    plain_budget_s: float
+    deadline_s: float
+    stall_timeout_s: float
+    on_broken_stream: Literal["resume", "error"]
+    priority: Priority = "standard"
+    hosted_allowed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A customer's key, known only by its SHA-256. ``expires``: the last day on which it is valid, UTC."""
+
+    digest: bytes
+    customer: CustomerPolicy
+    name: str | None = None
+    expires: dt.date | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledPolicy:
+    """One policy version, ready to be asked."""
+
+    version: int
+    store_id: str
+    created_s: int
+    """Unix time at which the version was applied, for ``created`` in ``/v1/models``."""
+    fleets: Mapping[str, FleetSpec]
+    providers: Mapping[str, ProviderSpec]
+    customers: Mapping[str, CustomerPolicy]
+    keys: Mapping[bytes, ApiKey]
+    warnings: tuple[str, ...] = ()
+    not_in_force: tuple[str, ...] = ()
+    """Keys that policies use and this release does not act on yet, as ``path: what`` lines."""
+
+    def authenticate(self, key: bytes, today: dt.date) -> CustomerPolicy | None:
+        """The customer whose key this is, or None. Compares digests in constant time; reads no clock."""
+        digest = hashlib.sha256(key).digest()
+        entry = self.keys.get(digest)
+        if entry is None or not hmac.compare_digest(entry.digest, digest):
+            return None
+        if entry.expires is not None and today > entry.expires:
+            return None
+        return entry.customer
