@@ -1,0 +1,136 @@
+"""Every metric of the gateway, named in one place.
+
+The number of series is bounded: customers, boxes and providers come from the policy, all else from closed lists. No
+label ever holds what a client sent.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from gateway.observe.instruments import CONTENT_TYPE, Counter, Gauge, Histogram, Registry
+
+__all__ = [
+    "CONTENT_TYPE",
+    "NOT_DEGRADED",
+    "Counter",
+    "GatewayMetrics",
+    "Gauge",
+    "Histogram",
+    "Registry",
+    "ServedByKind",
+]
+
+ServedByKind = Literal["box", "base", "provider", "static", "none"]
+"""What kind of target answered; ``none`` when the answer is an error."""
+
+NOT_DEGRADED = "none"
+"""The ``reason`` label of an answer that is not degraded."""
+
+_FIRST_CONTENT_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
+_REQUEST_BUCKETS_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_PROBE_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+
+
+class GatewayMetrics:
+    """The gateway's metrics, registered on ``registry``; attributes without the ``failsoft_`` prefix."""
+
+    def __init__(self, registry: Registry) -> None:
+        add = registry.add
+        self.before_render = registry.before_render
+
+        # Requests, as clients see them.
+        self.requests = add(
+            Counter(
+                "failsoft_requests_total",
+                "Requests answered, by customer, by the kind of target that answered and by why it was degraded.",
+                ("customer", "served_by_kind", "reason"),
+            )
+        )
+        self.attempts = add(
+            Counter(
+                "failsoft_attempts_total",
+                "Attempts by target and outcome: committed, retryable, final or cancelled.",
+                ("target", "outcome"),
+            )
+        )
+        self.time_to_first_content_seconds = add(
+            Histogram(
+                "failsoft_time_to_first_content_seconds",
+                "From the end of the request's body to the first content-bearing byte for the client.",
+                ("served_by_kind",),
+                buckets=_FIRST_CONTENT_BUCKETS_S,
+            )
+        )
+        self.request_seconds = add(
+            Histogram(
+                "failsoft_request_seconds",
+                "From the end of the request's body to the end of the answer.",
+                ("served_by_kind",),
+                buckets=_REQUEST_BUCKETS_S,
+            )
+        )
+        self.in_flight = add(Gauge("failsoft_in_flight", "Requests being answered now."))
+        self.streams_broken = add(
+            Counter(
+                "failsoft_streams_broken_total", "Streams that broke after content had gone to the client.", ("target",)
+            )
+        )
+        self.retries_denied = add(
+            Counter("failsoft_retries_denied_total", "Further attempts that the retry budget did not allow.")
+        )
+        self.client_disconnects = add(
+            Counter("failsoft_client_disconnects_total", "Clients that left before their answer had ended.")
+        )
+
+        # Boxes.
+        self.box_in_flight = add(
+            Gauge("failsoft_box_in_flight", "Attempts in flight at a box.", ("box",)),
+        )
+        self.box_state = add(
+            Gauge(
+                "failsoft_box_state",
+                "1 for the state of the box's circuit breaker, 0 for the others.",
+                ("box", "state"),
+            )
+        )
+        self.breaker_transitions = add(
+            Counter(
+                "failsoft_breaker_transitions_total",
+                "Changes of a circuit breaker's state; the target is a box, or `box/adapter` pairs counted as `box/*`.",
+                ("target", "to"),
+            )
+        )
+        self.probes = add(
+            Counter(
+                "failsoft_probe_total",
+                "Active probes by outcome: ok, silent, refused, status, garbage, saturated.",
+                ("box", "outcome"),
+            )
+        )
+        self.probe_seconds = add(
+            Histogram(
+                "failsoft_probe_seconds",
+                "From sending a probe to its first content, for probes that succeeded.",
+                ("box",),
+                buckets=_PROBE_BUCKETS_S,
+            )
+        )
+        self.pool_connections = add(
+            Gauge("failsoft_pool_connections", "Connections to a target, by state: idle or busy.", ("target", "state"))
+        )
+
+        # Policies and alarms.
+        self.policy_version = add(
+            Gauge("failsoft_policy_version", "The policy version in force; 0 while there is none.")
+        )
+        self.policy_applied_timestamp_seconds = add(
+            Gauge(
+                "failsoft_policy_applied_timestamp_seconds",
+                "Unix time at which the version in force was applied; its age is time() less this.",
+            )
+        )
+        self.policy_source = add(
+            Gauge("failsoft_policy_source", "1 for where the version in force came from.", ("source",))
+        )
+        self.alarm = add(Gauge("failsoft_alarm", "1 while an alarm is on.", ("kind", "subject")))
