@@ -1,0 +1,59 @@
+"""Which breaker a failed attempt at a box moves, as a pure function: whose fault an error is."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from gateway.errors import ConnectError, ConnectTimeout, ErrorFrame, UpstreamError, UpstreamStatus
+
+BUSY = b"engine is currently busy"
+"""How vLLM 0.32 words its queue limit, in a 503 and, through a race, in the first event of a 200."""
+
+
+class Blame(Enum):
+    """What an error says about the box."""
+
+    NOBODY = auto()
+    """Nothing: our own limit."""
+    CLIENT = auto()
+    """The request was wrong; that the box could say so is a sign of life."""
+    LOAD = auto()
+    """The box is full, which is not a failure."""
+    PAIR = auto()
+    """The box does not have this adapter; it may be well otherwise."""
+    BOX = auto()
+    """The box failed."""
+    BOX_REFUSES = auto()
+    """Nothing listens there, or not to us: there is no use in asking twice."""
+    BOX_UNAUTHORIZED = auto()
+    """The box refuses our key: a person has to act."""
+
+
+def blame(error: UpstreamError) -> Blame:
+    """What ``error``, got from a box, says about that box."""
+    if error.source == "gateway":
+        return Blame.NOBODY
+    if isinstance(error, UpstreamStatus):
+        busy = error.retry_after_s is not None or BUSY in error.body
+        return _of_status(error.status, busy=busy)
+    if isinstance(error, ErrorFrame) and error.status is not None:
+        return _of_status(error.status, busy=BUSY.decode() in str(error))
+    if isinstance(error, ConnectError) and not isinstance(error, ConnectTimeout):
+        return Blame.BOX_REFUSES
+    return Blame.BOX
+
+
+def _of_status(status: int, *, busy: bool) -> Blame:
+    match status:
+        case 400 | 413 | 422:
+            return Blame.CLIENT
+        case 401 | 403:
+            return Blame.BOX_UNAUTHORIZED
+        case 404:
+            return Blame.PAIR
+        case 429:
+            return Blame.LOAD
+        case 503 if busy:
+            return Blame.LOAD
+        case _:
+            return Blame.BOX

@@ -1,0 +1,176 @@
+"""All boxes of all fleets: follows the policy, keeps what is known of a box that did not change, probes each."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from hashlib import blake2b
+
+from gateway.fleet.box import Box
+from gateway.fleet.probe import Probe
+from gateway.observe.alarms import Alarms
+from gateway.observe.events import Events
+from gateway.observe.metrics import GatewayMetrics
+from gateway.policy.compiled import BoxSpec, CompiledPolicy
+from gateway.tasks import TaskSet
+from gateway.upstream.origin import Origin
+from gateway.upstream.pool import Pool
+
+_BREAKER_STATES = ("closed", "open", "half_open")
+
+
+def default_pool(spec: BoxSpec) -> Pool:
+    """A pool of connections to one box, with the time-outs that boxes get."""
+    return Pool(Origin.parse(spec.url))
+
+
+class Fleets:
+    """The boxes as they are now. ``follow`` and ``close`` are called from the event loop's thread.
+
+    ``uniform`` gives numbers from 0 to 1 for the probes' jitter; ``clock`` is the event loops' (both asyncio's and
+    uvloop's are the system's monotonic clock). ``probing=False`` leaves the boxes unprobed.
+    """
+
+    def __init__(
+        self,
+        *,
+        metrics: GatewayMetrics,
+        alarms: Alarms,
+        events: Events,
+        pool_factory: Callable[[BoxSpec], Pool] = default_pool,
+        uniform: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
+        probing: bool = True,
+    ) -> None:
+        self._metrics = metrics
+        self._alarms = alarms
+        self._events = events
+        self._pool_factory = pool_factory
+        self._uniform = uniform
+        self._clock = clock
+        self._probing = probing
+        self._fleets: dict[str, tuple[Box, ...]] = {}
+        self._orders: dict[tuple[str, str], tuple[Box, ...]] = {}
+        self._probes: dict[Box, TaskSet] = {}
+        self._leaving: list[Box] = []
+        self._ending = TaskSet()
+        self._unconfigured: set[str] = set()
+        metrics.before_render(self._refresh_gauges)
+
+    def follow(self, compiled: CompiledPolicy) -> None:
+        """Take over the boxes of a policy version. A box whose address, key and base model stayed keeps its state."""
+        before = {(box.spec.fleet, box.name): box for box in self.all()}
+        fleets: dict[str, tuple[Box, ...]] = {}
+        for fleet in compiled.fleets.values():
+            adapters = frozenset[str]().union(
+                *(customer.adapters for customer in compiled.customers.values() if customer.fleet.name == fleet.name)
+            )
+            boxes = []
+            for spec in fleet.boxes:
+                box = before.get((fleet.name, spec.name))
+                if box is not None and _same(box, spec, fleet.base_model):
+                    del before[fleet.name, spec.name]
+                    box.spec = spec
+                    box.forget_adapters(adapters)
+                else:
+                    box = self._make(spec, fleet.base_model)
+                boxes.append(box)
+            fleets[fleet.name] = tuple(boxes)
+        self._fleets = fleets
+        self._orders = {}
+        for box in before.values():
+            self._leave(box)
+        self._leaving = [box for box in self._leaving if box.pool.open]
+        self._alarm_about_configuration()
+
+    def boxes(self, fleet: str) -> tuple[Box, ...]:
+        """The boxes of one fleet, in the order of the YAML; empty where there is no such fleet (any more)."""
+        return self._fleets.get(fleet, ())
+
+    def boxes_for(self, fleet: str, adapter: str) -> tuple[Box, ...]:
+        """The boxes of ``fleet`` in the order in which ``adapter`` prefers them.
+
+        Rendezvous hashing (Thaler and Ravishankar, 1998): each adapter keeps to its box, so that the box keeps it
+        loaded, and when a box comes or goes only the adapters that it wins or held move. ``adapter`` has to be one
+        that a policy names, as the order is remembered.
+        """
+        key = (fleet, adapter)
+        order = self._orders.get(key)
+        if order is None:
+            order = tuple(sorted(self.boxes(fleet), key=lambda box: _weight(adapter, box.name), reverse=True))
+            self._orders[key] = order
+        return order
+
+    def all(self) -> tuple[Box, ...]:
+        """Every box of the policy in force."""
+        return tuple(box for boxes in self._fleets.values() for box in boxes)
+
+    @property
+    def probed(self) -> bool:
+        """Whether every box was probed at least once."""
+        return all(box.probed for box in self.all())
+
+    async def close(self) -> None:
+        """Stop probing and close every connection."""
+        for probes in list(self._probes.values()):
+            await probes.close()
+        self._probes.clear()
+        await self._ending.close()
+        for box in (*self.all(), *self._leaving):
+            await box.pool.close()
+
+    def _make(self, spec: BoxSpec, base_model: str) -> Box:
+        box = Box(
+            spec,
+            self._pool_factory(spec),
+            base_model=base_model,
+            metrics=self._metrics,
+            alarms=self._alarms,
+            events=self._events,
+        )
+        if self._probing and spec.unavailable is None:
+            tasks = self._probes[box] = TaskSet()
+            probe = Probe(box, metrics=self._metrics, random=self._uniform)
+            tasks.spawn(probe.run(), name=f"probe of {spec.name}")
+        return box
+
+    def _leave(self, box: Box) -> None:
+        box.retire()
+        self._leaving.append(box)
+        for state in ("idle", "busy"):
+            self._metrics.pool_connections.remove(f"box:{box.name}", state)
+        if (probes := self._probes.pop(box, None)) is not None:
+            self._ending.spawn(probes.close(), name=f"end of the probe of {box.name}")
+
+    def _alarm_about_configuration(self) -> None:
+        unconfigured = {box.name: box.spec.unavailable for box in self.all() if box.spec.unavailable is not None}
+        for name in self._unconfigured - unconfigured.keys():
+            self._alarms.off("box_not_configured", name)
+        for name, why in unconfigured.items():
+            self._alarms.on("box_not_configured", name, f"box {name} cannot be asked: {why}")
+        self._unconfigured = set(unconfigured)
+
+    def _refresh_gauges(self) -> None:
+        metrics, boxes, now = self._metrics, self.all(), self._clock()
+        metrics.box_in_flight.replace({(box.name,): box.in_flight for box in boxes})
+        metrics.box_state.replace(
+            {(box.name, state): float(state == box.breaker.state(now)) for box in boxes for state in _BREAKER_STATES}
+        )
+        for box in boxes:
+            metrics.pool_connections.set(box.pool.idle, f"box:{box.name}", "idle")
+            metrics.pool_connections.set(box.pool.in_use, f"box:{box.name}", "busy")
+
+
+def _same(box: Box, spec: BoxSpec, base_model: str) -> bool:
+    was = box.spec
+    return (was.url, was.api_key, was.unavailable, box.base_model) == (
+        spec.url,
+        spec.api_key,
+        spec.unavailable,
+        base_model,
+    )
+
+
+def _weight(adapter: str, box: str) -> bytes:
+    return blake2b(f"{adapter}\0{box}".encode(), digest_size=8).digest()

@@ -1,0 +1,66 @@
+"""Whose fault a failed attempt at a box is."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.errors import (
+    Aborted,
+    BoxEjected,
+    ConnectError,
+    ConnectionLost,
+    ConnectTimeout,
+    ErrorFrame,
+    InternalFault,
+    NameNotResolved,
+    NotAdmitted,
+    PoolExhausted,
+    ProtocolError,
+    ShuttingDown,
+    TLSError,
+    UpstreamError,
+    UpstreamStatus,
+    UpstreamTimeout,
+)
+from gateway.fleet.blame import Blame, blame
+
+QUEUE_FULL = b'{"error": {"message": "The engine is currently busy. Please try again later.", "code": 503}}'
+
+CASES: list[tuple[UpstreamError, Blame]] = [
+    (UpstreamStatus(400), Blame.CLIENT),
+    (UpstreamStatus(413), Blame.CLIENT),
+    (UpstreamStatus(422), Blame.CLIENT),
+    (ErrorFrame("too long", status=400), Blame.CLIENT),
+    (UpstreamStatus(401), Blame.BOX_UNAUTHORIZED),
+    (UpstreamStatus(403), Blame.BOX_UNAUTHORIZED),
+    (UpstreamStatus(404), Blame.PAIR),
+    (ErrorFrame("no such model", status=404), Blame.PAIR),
+    (UpstreamStatus(429), Blame.LOAD),
+    (UpstreamStatus(503, QUEUE_FULL), Blame.LOAD),
+    (UpstreamStatus(503, b"", retry_after_s=3.0), Blame.LOAD),
+    (ErrorFrame("The engine is currently busy.", status=503), Blame.LOAD),
+    (UpstreamStatus(503, b"engine dead"), Blame.BOX),
+    (ErrorFrame("dead", status=503), Blame.BOX),
+    (UpstreamStatus(500), Blame.BOX),
+    (UpstreamStatus(302), Blame.BOX),
+    (ErrorFrame("EngineCore encountered an issue", status=500), Blame.BOX),
+    (ErrorFrame("no code at all"), Blame.BOX),
+    (Aborted("abort"), Blame.BOX),
+    (BoxEjected("hung"), Blame.BOX),
+    (UpstreamTimeout("silence"), Blame.BOX),
+    (ConnectionLost("reset"), Blame.BOX),
+    (ProtocolError("HTML"), Blame.BOX),
+    (ConnectTimeout("nobody answered"), Blame.BOX),
+    (ConnectError("refused"), Blame.BOX_REFUSES),
+    (NameNotResolved("no address"), Blame.BOX_REFUSES),
+    (TLSError("expired"), Blame.BOX_REFUSES),
+    (PoolExhausted("our limit"), Blame.NOBODY),
+    (NotAdmitted("trial"), Blame.NOBODY),
+    (InternalFault("a defect"), Blame.NOBODY),
+    (ShuttingDown("ending"), Blame.NOBODY),
+]
+
+
+@pytest.mark.parametrize(("error", "whose"), CASES, ids=lambda case: repr(case) if isinstance(case, Exception) else "")
+def test_an_error_moves_only_the_breaker_of_who_is_to_blame(error: UpstreamError, whose: Blame) -> None:
+    assert blame(error) is whose
