@@ -1,0 +1,108 @@
+"""`failsoft status`: what a running gateway knows, on one screen."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Annotated, Any
+
+import httpx2
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gateway.cli.exit_codes import FOUND_WRONG, UNREACHABLE
+
+TIMEOUT_S = 5.0
+_STYLES = {"closed": "green", "half_open": "yellow", "open": "red", "unavailable": "red"}
+_WORDS = {"closed": "serving", "half_open": "on trial", "open": "circuit open", "unavailable": "not configured"}
+
+
+def status(
+    url: Annotated[
+        str, typer.Option(envvar="FAILSOFT_URL", help="The gateway, or its admin listener where it has one.")
+    ] = "http://127.0.0.1:8080",
+    as_json: Annotated[bool, typer.Option("--json", help="Print what the gateway says as JSON.")] = False,
+) -> None:
+    """Show policy version, boxes and alarms.
+
+    The admin token is read from FAILSOFT_ADMIN_TOKEN. Exits with 1 where something needs a look: not ready, an alarm, a
+    box that does not serve; with 3 where no gateway answers.
+    """
+    # From the environment only: what stands on a command line, every user of the machine can read.
+    found = _fetch(url, os.environ.get("FAILSOFT_ADMIN_TOKEN", ""))
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    else:
+        _show(found, Console())
+    if needs_a_look(found):
+        raise typer.Exit(FOUND_WRONG)
+
+
+def needs_a_look(found: dict[str, Any]) -> bool:
+    """Whether a person has to act or wait: not ready, an alarm, or a box that does not serve."""
+    return not found["ready"] or bool(found["alarms"]) or any(box["state"] != "closed" for box in found["boxes"])
+
+
+def _fetch(url: str, token: str) -> dict[str, Any]:
+    target = f"{url.rstrip('/')}/admin/status"
+    try:
+        answer = httpx2.get(target, headers={"authorization": f"Bearer {token}"}, timeout=TIMEOUT_S)
+        document = answer.json()
+    except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeEncodeError) as error:
+        raise _unreachable(f"{target} cannot be reached ({error}). Set FAILSOFT_URL or --url.") from None
+    except ValueError:
+        raise _unreachable(f"{target} does not answer as a failsoft gateway does.") from None
+    if not isinstance(document, dict):
+        raise _unreachable(f"{target} does not answer as a failsoft gateway does.")
+    if answer.status_code != 200:
+        message = document.get("error", {}).get("message", f"status {answer.status_code}")
+        hint = " Set FAILSOFT_ADMIN_TOKEN." if answer.status_code == 401 else ""
+        raise _unreachable(f"{target}: {message}{hint}")
+    return document
+
+
+def _unreachable(message: str) -> typer.Exit:
+    sys.stderr.write(f"failsoft: {message}\n")
+    return typer.Exit(UNREACHABLE)
+
+
+def _show(found: dict[str, Any], console: Console) -> None:
+    policy, requests = found["policy"], found["requests"]
+    if policy is None:
+        console.print("[red]no policy version yet[/]")
+    else:
+        console.print(
+            f"policy version [bold]{policy['version']}[/] from {escape(policy['source'])}, "
+            f"{policy['customers']} customer{'' if policy['customers'] == 1 else 's'}; up {found['uptime_s']:.0f} s"
+        )
+    console.print(
+        f"{requests['answered']} answers, {requests['degraded']} of them degraded{_reasons(requests)}; "
+        f"{requests['errors']} errors"
+    )
+    table = Table("box", "fleet", "state", "in flight", "last probe", "missing adapters", "last error")
+    for box in found["boxes"]:
+        probe = box["last_probe"]
+        missing = ", ".join(pair["adapter"] for pair in box["missing_adapters"])
+        trouble = box["unavailable"] or (box["last_error"] if box["state"] != "closed" else "")
+        table.add_row(
+            escape(box["name"]),
+            escape(box["fleet"]),
+            f"[{_STYLES.get(box['state'], 'yellow')}]{_WORDS.get(box['state'], box['state'])}[/]",
+            str(box["in_flight"]),
+            "–" if probe is None else f"{probe['outcome']}, {probe['took_ms']:.0f} ms",
+            escape(missing) or "–",
+            escape(trouble) or "–",
+        )
+    console.print(table)
+    for alarm in found["alarms"]:
+        console.print(f"[red]alarm[/] {escape(alarm['kind'])}: {escape(alarm['message'])}")
+    for line in (*policy["warnings"], *policy["not_in_force"]) if policy else ():
+        console.print(f"[yellow]note[/] {escape(line)}")
+
+
+def _reasons(requests: dict[str, Any]) -> str:
+    reasons = ", ".join(f"{reason} {count}" for reason, count in requests["degraded_by_reason"].items())
+    return f" ({reasons})" if reasons else ""

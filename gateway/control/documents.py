@@ -1,0 +1,165 @@
+"""The JSON documents of the control plane. They show state, never a key or its digest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from gateway.control.sources import SNAPSHOT, ControlSources
+from gateway.fleet.box import Box
+from gateway.observe.metrics import NOT_DEGRADED
+from gateway.policy.compiled import ApiKey, BaseStep, CompiledPolicy, CustomerPolicy, ProviderStep, Step
+
+READY_AFTER_S = 3.0
+"""A box that does not answer its first probe keeps the gateway from being ready no longer than this (design)."""
+
+Document = dict[str, Any]
+
+
+def readiness(sources: ControlSources) -> tuple[bool, Document]:
+    """Whether clients may be sent here, and what is still missing."""
+    policy = sources.policies.current
+    unprobed = [box.name for box in sources.fleets.all() if not box.probed]
+    waiting_for = [] if policy is not None else ["a policy version"]
+    if sources.uptime_s < READY_AFTER_S:
+        waiting_for += [f"the first probe of box {name}" for name in unprobed]
+    ready = not waiting_for
+    return ready, {
+        "ready": ready,
+        "waiting_for": waiting_for,
+        "unprobed_boxes": unprobed,
+        "policy_version": None if policy is None else policy.version,
+        "policy_source": None if policy is None else sources.policies.source,
+        "policy_from_snapshot": policy is not None and sources.policies.source == SNAPSHOT,
+    }
+
+
+def status(sources: ControlSources) -> Document:
+    """Everything that a person on call asks first."""
+    now = sources.clock()
+    policy = sources.policies.current
+    return {
+        "ready": readiness(sources)[0],
+        "uptime_s": round(sources.uptime_s, 1),
+        "policy": None if policy is None else _policy(policy, sources.policies.source),
+        "boxes": [_box(box, now) for box in sources.fleets.all()],
+        "providers": [] if policy is None else _providers(policy),
+        "alarms": [alarm.as_json() for alarm in sources.alarms.current()],
+        "requests": _requests(sources),
+        "newest_event": sources.events.newest,
+    }
+
+
+def customers(policy: CompiledPolicy | None) -> Document:
+    """Every customer of the policy in force."""
+    if policy is None:
+        return {"policy_version": None, "customers": []}
+    keys: dict[str, list[ApiKey]] = {}
+    for key in policy.keys.values():
+        keys.setdefault(key.customer.name, []).append(key)
+    return {
+        "policy_version": policy.version,
+        "customers": [_customer(customer, keys.get(name, [])) for name, customer in sorted(policy.customers.items())],
+    }
+
+
+def _policy(policy: CompiledPolicy, source: str) -> Document:
+    return {
+        "version": policy.version,
+        "store_id": policy.store_id,
+        "source": source,
+        "from_snapshot": source == SNAPSHOT,
+        "applied_at": policy.created_s,
+        "customers": len(policy.customers),
+        "warnings": list(policy.warnings),
+        "not_in_force": list(policy.not_in_force),
+    }
+
+
+def _box(box: Box, now: float) -> Document:
+    probe = box.last_probe
+    state = box.breaker.state(now)
+    return {
+        "name": box.name,
+        "fleet": box.spec.fleet,
+        "url": box.spec.url,
+        "base_model": box.base_model,
+        "state": "unavailable" if box.spec.unavailable is not None else state,
+        "unavailable": box.spec.unavailable,
+        "retry_in_s": round(max(0.0, box.breaker.retry_at - now), 3) if state != "closed" else None,
+        "in_flight": box.in_flight,
+        "connections": {"idle": box.pool.idle, "busy": box.pool.in_use},
+        "last_error": box.last_error,
+        "last_probe": None
+        if probe is None
+        else {
+            "at": round(probe.at_s, 3),
+            "outcome": probe.outcome,
+            "took_ms": round(probe.took_s * 1000, 1),
+            "error": probe.error,
+        },
+        "missing_adapters": [
+            {"adapter": adapter, "retry_in_s": round(max(0.0, retry_at - now), 3)}
+            for adapter, retry_at in sorted(box.missing_adapters().items())
+        ],
+    }
+
+
+def _providers(policy: CompiledPolicy) -> list[Document]:
+    return [
+        {
+            "name": provider.name,
+            "model": provider.model,
+            "api_base": provider.api_base,
+            "unavailable": provider.unavailable,
+        }
+        for provider in policy.providers.values()
+    ]
+
+
+def _requests(sources: ControlSources) -> Document:
+    """Counts since the start: a watcher takes differences."""
+    by_kind, by_reason = Counter[str](), Counter[str]()
+    for (_, served_by_kind, reason), count in sources.registry.counter("failsoft_requests_total").items():
+        by_kind[served_by_kind] += int(count)
+        if reason != NOT_DEGRADED and served_by_kind != "none":
+            by_reason[reason] += int(count)
+    return {
+        "answered": by_kind.total() - by_kind["none"],
+        "errors": by_kind["none"],
+        "degraded": by_reason.total(),
+        "by_served_by": {kind: count for kind, count in sorted(by_kind.items()) if kind != "none"},
+        "degraded_by_reason": dict(sorted(by_reason.items())),
+    }
+
+
+def _customer(customer: CustomerPolicy, keys: list[ApiKey]) -> Document:
+    return {
+        "name": customer.name,
+        "fleet": customer.fleet.name,
+        "adapters": sorted(customer.adapters),
+        "fallback": [_step(step) for step in customer.steps],
+        "hosted_allowed": customer.hosted_allowed,
+        "priority": customer.priority,
+        "ttft_budget_s": customer.ttft_budget_s,
+        "plain_budget_s": customer.plain_budget_s,
+        "deadline_s": customer.deadline_s,
+        "stall_timeout_s": customer.stall_timeout_s,
+        "on_broken_stream": customer.on_broken_stream,
+        "api_keys": [
+            {"name": key.name, "expires": None if key.expires is None else key.expires.isoformat()} for key in keys
+        ],
+    }
+
+
+def _step(step: Step) -> Document:
+    if isinstance(step, ProviderStep):
+        return {
+            "provider": step.provider.name,
+            "model": step.model,
+            "system_prompt": step.system_prompt is not None,
+            "drop": sorted(step.drop),
+        }
+    if isinstance(step, BaseStep):
+        return {"base": {}}
+    return {"static": step.text, "even_for_tools": step.even_for_tools}

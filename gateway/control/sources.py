@@ -1,0 +1,48 @@
+"""What the control plane reads: handed in, so that it runs against stand-ins as well."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gateway.fleet.fleet import Fleets
+from gateway.observe.alarms import Alarms
+from gateway.observe.events import Events
+from gateway.observe.metrics import Registry
+from gateway.policy.compiled import CompiledPolicy
+
+SNAPSHOT = "snapshot"
+"""The policy source of a gateway that could not reach its store and serves on with what it last knew."""
+
+
+class Policies(Protocol):
+    """The policy in force, as the follower has it."""
+
+    @property
+    def current(self) -> CompiledPolicy | None:
+        """The version in force; None before the first one."""
+
+    @property
+    def source(self) -> str:
+        """Where it came from: ``folder``, ``store``, ``snapshot``; ``none`` before the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSources:
+    """Everything the control plane shows. ``clock`` is monotonic and the one of the fleets' breakers, in seconds."""
+
+    policies: Policies
+    fleets: Fleets
+    registry: Registry
+    alarms: Alarms
+    events: Events
+    admin_token: str | None = field(repr=False)
+    clock: Callable[[], float] = time.monotonic
+    started_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def uptime_s(self) -> float:
+        """Seconds since the gateway started."""
+        return self.clock() - self.started_at

@@ -1,0 +1,98 @@
+"""A control plane in front of fleets without probes, and a policy by hand."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+
+import httpx2
+import pytest
+
+from gateway.control.app import ControlSources, create_control_app
+from gateway.fleet.fleet import Fleets
+from gateway.observe.alarms import Alarms
+from gateway.observe.events import Events
+from gateway.observe.metrics import GatewayMetrics, Registry
+from gateway.policy.compiled import (
+    ApiKey,
+    BaseStep,
+    BoxSpec,
+    CompiledPolicy,
+    ProviderSpec,
+    ProviderStep,
+    StaticStep,
+)
+from tests.fleet.policies import compiled
+
+TOKEN = "an-admin-token"
+
+
+@dataclass(repr=False)
+class House:
+    """Everything that the control plane reads, to be moved by a test."""
+
+    current: CompiledPolicy | None = None
+    source: str = "folder"
+    now: float = 100.0
+    admin_token: str | None = TOKEN
+    registry: Registry = field(default_factory=Registry)
+
+    def __post_init__(self) -> None:
+        self.metrics = GatewayMetrics(self.registry)
+        self.events = Events(50)
+        self.alarms = Alarms(self.metrics, self.events)
+        self.fleets = Fleets(
+            metrics=self.metrics, alarms=self.alarms, events=self.events, clock=lambda: self.now, probing=False
+        )
+
+    def take(self, policy: CompiledPolicy) -> None:
+        self.current = policy
+        self.fleets.follow(policy)
+
+    def sources(self) -> ControlSources:
+        return ControlSources(
+            policies=self,
+            fleets=self.fleets,
+            registry=self.registry,
+            alarms=self.alarms,
+            events=self.events,
+            admin_token=self.admin_token,
+            clock=lambda: self.now,
+            started_at=100.0,
+        )
+
+    def client(self, *, token: str | None = TOKEN, public: bool = True, admin: bool = True) -> httpx2.AsyncClient:
+        app = create_control_app(self.sources(), public=public, admin=admin)
+        return httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app=app, raise_app_exceptions=False),
+            base_url="http://gateway",
+            headers={} if token is None else {"authorization": f"Bearer {token}"},
+        )
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    house = House()
+    yield house
+    await house.fleets.close()
+
+
+@pytest.fixture
+def policy() -> CompiledPolicy:
+    boxes = [BoxSpec(name, "main", f"http://{name}:8000", 8, 64, api_key="box-secret") for name in ("a", "b")]
+    policy = compiled(*boxes, adapters=("acme_v3", "acme_v4"))
+    hosted = ProviderSpec("hosted", "openai/gpt-4o-mini", None, api_key="provider-secret")
+    acme = replace(
+        policy.customers["acme"],
+        steps=(ProviderStep(hosted, hosted.model, system_prompt="As Acme."), BaseStep(), StaticStep("Later.")),
+    )
+    digest = b"\x9f" * 32
+    return replace(
+        policy,
+        providers={"hosted": hosted},
+        customers={"acme": acme},
+        keys={digest: ApiKey(digest, acme, name="ci", expires=dt.date(2027, 1, 1))},
+        warnings=("acme: a warning",),
+        not_in_force=("acme.limits: limits",),
+    )

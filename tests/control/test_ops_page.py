@@ -1,0 +1,47 @@
+"""The ops page: one file, nothing from elsewhere, and a policy that lets only its own script run."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+
+from gateway.control.ops_page import OpsPage
+from tests.control.conftest import House
+
+
+async def test_the_page_needs_no_token_and_holds_no_state(house: House) -> None:
+    async with house.client(token=None) as client:
+        answer = await client.get("/ops")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.content == OpsPage.load().html
+
+
+def test_nothing_is_loaded_from_elsewhere() -> None:
+    html = OpsPage.load().html.decode()
+    assert re.findall(r"""(?:src|href)=["'](?!data:)""", html) == []
+    assert "://" not in html
+    assert "@import" not in html
+    assert "innerHTML" not in html
+
+
+def test_only_the_pages_own_script_and_style_may_run() -> None:
+    page = OpsPage.load()
+    rules = dict(rule.split(" ", 1) for rule in page.headers["content-security-policy"].split("; "))
+    assert rules["default-src"] == "'none'"
+    assert rules["frame-ancestors"] == "'none'"
+    for tag in ("script", "style"):
+        (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page.html.decode(), re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert rules[f"{tag}-src"] == f"'sha256-{digest}'"
+    html = page.html.decode()
+    assert not re.search(r"\son\w+=", html), "handlers in attributes would not run"
+    assert not re.search(r"\sstyle=", html), "styles in attributes would not apply"
+
+
+def test_every_control_has_a_label() -> None:
+    html = OpsPage.load().html.decode()
+    assert re.search(r"<label>[^<]+<input", html)
+    assert 'lang="en"' in html
+    assert html.count('role="alert"') == 2

@@ -1,0 +1,110 @@
+"""`failsoft status`: from a running gateway's admin API to an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+import typer
+import uvicorn
+from typer.testing import CliRunner, Result
+
+from gateway.cli.status import status
+from gateway.control.app import create_control_app
+from gateway.errors import ConnectError
+from gateway.policy.compiled import CompiledPolicy
+from gateway.tasks import TaskSet
+from tests.control.conftest import TOKEN, House
+
+
+@pytest.fixture
+async def url(house: House) -> AsyncIterator[str]:
+    sock = socket.create_server(("127.0.0.1", 0))
+    app = create_control_app(house.sources())
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+    tasks = TaskSet()
+    task = tasks.spawn(server.serve(sockets=[sock]), name="control plane")
+    yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+    server.should_exit = True
+    await task
+    sock.close()
+
+
+async def ask(*arguments: str, token: str = TOKEN) -> Result:
+    command = typer.Typer()
+    command.command()(status)
+    env = {"FAILSOFT_ADMIN_TOKEN": token, "COLUMNS": "160", "TERM": "dumb"}
+    return await asyncio.to_thread(CliRunner().invoke, command, [*arguments], env=env)
+
+
+async def test_all_well_is_zero(house: House, policy: CompiledPolicy, url: str) -> None:
+    house.take(policy)
+    house.now += 3
+    result = await ask("--url", url)
+    assert result.exit_code == 0, result.output
+    assert "policy version 1 from folder" in result.output
+    assert result.output.count("serving") == 2
+
+
+async def test_a_box_that_does_not_serve_is_one_and_says_why(house: House, policy: CompiledPolicy, url: str) -> None:
+    house.take(policy)
+    house.now += 3
+    permit = house.fleets.all()[0].admit(None, house.now)
+    assert permit is not None
+    permit.failed(ConnectError("connection [refused]"), house.now)
+    house.alarms.on("policy_store_empty", "store", "the store was found empty")
+    result = await ask("--url", url)
+    assert result.exit_code == 1
+    assert "circuit open" in result.output
+    assert "connection [refused]" in result.output
+    assert "the store was found empty" in result.output
+
+
+async def test_json_is_what_the_admin_api_says(house: House, policy: CompiledPolicy, url: str) -> None:
+    house.take(policy)
+    result = await ask("--url", url, "--json")
+    assert result.exit_code == 1, "not ready yet"
+    assert json.loads(result.stdout)["policy"]["version"] == 1
+
+
+async def test_before_the_first_policy_it_says_so(url: str) -> None:
+    result = await ask("--url", url)
+    assert result.exit_code == 1
+    assert "no policy version yet" in result.output
+
+
+async def test_a_wrong_token_is_three_and_names_the_variable(url: str) -> None:
+    result = await ask("--url", url, token="wrong")
+    assert result.exit_code == 3
+    assert "FAILSOFT_ADMIN_TOKEN" in result.stderr
+
+
+async def test_nothing_there_is_three_and_names_the_variable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    result = await ask("--url", f"http://127.0.0.1:{port}")
+    assert result.exit_code == 3
+    assert "FAILSOFT_URL" in result.stderr
+
+
+async def test_something_that_is_no_gateway_is_three() -> None:
+    async def html(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\n<html>")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(html, "127.0.0.1", 0)
+    async with server:
+        result = await ask("--url", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    assert result.exit_code == 3
+    assert "does not answer as a failsoft gateway" in result.stderr
+
+
+@pytest.mark.parametrize("url", ["not a url", "http://", "ftp://x"])
+async def test_a_url_that_is_none_is_three(url: str) -> None:
+    result = await ask("--url", url)
+    assert result.exit_code == 3
