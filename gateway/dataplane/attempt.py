@@ -1,0 +1,233 @@
+"""One attempt: sends a request to one target and holds the answer back until it is worth committing to.
+
+Thin I/O: what to try and for how long is :mod:`gateway.dataplane.journey`'s; what counts as an answer is the guards'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol
+
+import msgspec
+
+from gateway.dataplane.journey import Attempt
+from gateway.dataplane.marks import Mark
+from gateway.dataplane.plain_guard import check_plain
+from gateway.dataplane.request import Request
+from gateway.dataplane.stream_guard import Reshape, StreamGuard
+from gateway.errors import FailsoftError, InternalFault, NotAdmitted, ProtocolError, UpstreamError, UpstreamStatus
+from gateway.fleet.box import Box, Permit
+from gateway.policy.compiled import ProviderStep
+from gateway.upstream.exchange import Exchange
+from gateway.upstream.pool import Pool
+from gateway.upstream.provider_answer import AnswerShape
+from gateway.upstream.provider_request import translate
+from gateway.upstream.providers import Providers
+
+log = logging.getLogger(__name__)
+
+ANSWER_LIMIT = 64 << 20
+"""Bytes of a plain answer, which is read whole before it is committed."""
+
+ERROR_LIMIT = 1 << 20
+"""Bytes of an error's body."""
+
+
+class Pending(Protocol):
+    """What the watcher of a box can end."""
+
+    def abort(self, error: UpstreamError) -> None:
+        """Make what waits raise ``error`` instead."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """A committed answer. Of a stream ``body`` is the beginning; the rest comes from ``exchange`` through ``guard``."""
+
+    attempt: Attempt
+    body: bytes
+    content_type: bytes
+    mark: Mark | None
+    exchange: Exchange | None = None
+    guard: StreamGuard | None = None
+    permit: Permit | None = None
+
+
+class Asker:
+    """Asks boxes and providers. Time is the running loop's clock."""
+
+    def __init__(self, providers: Providers) -> None:
+        self._providers = providers
+
+    async def ask(self, request: Request, attempt: Attempt) -> Answer:
+        """The answer to ``attempt``, once it is committed. Raises :class:`UpstreamError` while it still is not."""
+        try:
+            if isinstance(attempt.step, ProviderStep):
+                return await self._ask_provider(request, attempt, attempt.step)
+            return await self._ask_box(request, attempt)
+        except FailsoftError:
+            raise
+        except Exception as defect:
+            log.exception("a defect in an attempt at %s", attempt.served_by)
+            raise InternalFault(f"internal error ({type(defect).__name__})") from defect
+
+    async def _ask_box(self, request: Request, attempt: Attempt) -> Answer:
+        box = attempt.box
+        if not isinstance(box, Box):
+            raise TypeError(f"{attempt.kind} is no attempt at an upstream")
+        own = attempt.kind == "own"
+        loop = asyncio.get_running_loop()
+        permit = box.admit(request.model if own else None, loop.time(), force=attempt.forced)
+        if permit is None:
+            raise NotAdmitted(f"{box.name} takes nobody while its breaker tries one request")
+        base_model = box.base_model
+        body = request.body if own else msgspec.json.encode(request.fields | {"model": base_model})
+        head = box.head(request.path) + _request_id(request, attempt)
+        try:
+            if request.stream:
+                answer = await self._stream(box.pool, head, body, request, attempt, None, base_model)
+            else:
+                with _Interruptible(box.pending_plain):
+                    answer = await self._plain(box.pool, head, body, request, attempt, None, base_model)
+        except UpstreamError as error:
+            permit.failed(error, loop.time())
+            raise
+        except BaseException:
+            permit.released()
+            raise
+        permit.succeeded(loop.time())
+        answer.permit = permit
+        if answer.exchange is None:
+            permit.released()
+        return answer
+
+    async def _ask_provider(self, request: Request, attempt: Attempt, step: ProviderStep) -> Answer:
+        call = self._providers.call(step, request_id=f"{request.id}-{attempt.number}")
+        body = msgspec.json.encode(translate(step, request.endpoint, request.fields))
+        shape = AnswerShape(request.endpoint, include_usage=request.include_usage)
+        if request.stream:
+            return await self._stream(call.pool, call.head, body, request, attempt, shape, step.upstream_model)
+        return await self._plain(call.pool, call.head, body, request, attempt, shape, step.upstream_model)
+
+    async def _stream(
+        self,
+        pool: Pool,
+        head: bytes,
+        body: bytes,
+        request: Request,
+        attempt: Attempt,
+        shape: AnswerShape | None,
+        model: str,
+    ) -> Answer:
+        reshape: Reshape | None = None if shape is None else shape.frame
+        exchange = await self._open(pool, head, body, attempt.until)
+        try:
+            content_type = exchange.header(b"content-type") or b""
+            if not content_type.startswith(b"text/event-stream"):
+                raise ProtocolError(f"a stream was asked for, {content_type.decode('latin-1')!r} came")
+            guard = StreamGuard(request.choices, reshape=reshape)
+            exchange.until = attempt.until
+            while True:
+                data = await exchange.read()
+                first = guard.feed(data) if data else guard.eof()
+                if guard.committed:
+                    break
+                if guard.error is not None:
+                    raise guard.error
+                if guard.complete:
+                    raise ProtocolError("a stream without content")
+        except BaseException:
+            exchange.close()
+            raise
+        mark = _mark(request, attempt, guard.model or model)
+        return Answer(
+            attempt,
+            first if mark is None else mark.splice(first),
+            b"text/event-stream; charset=utf-8",
+            mark,
+            exchange,
+            guard,
+        )
+
+    async def _plain(
+        self,
+        pool: Pool,
+        head: bytes,
+        body: bytes,
+        request: Request,
+        attempt: Attempt,
+        shape: AnswerShape | None,
+        model: str,
+    ) -> Answer:
+        exchange = await self._open(pool, head, body, attempt.until)
+        try:
+            exchange.until = attempt.until
+            answer = await exchange.read_all(ANSWER_LIMIT)
+        finally:
+            exchange.close()
+        served = check_plain(answer) or model
+        if shape is not None:
+            answer = shape.body(answer)
+        mark = _mark(request, attempt, served)
+        return Answer(attempt, answer if mark is None else mark.splice(answer), b"application/json", mark)
+
+    @staticmethod
+    async def _open(pool: Pool, head: bytes, body: bytes, until: float) -> Exchange:
+        exchange = await pool.exchange(head, body, until)
+        if exchange.status == 200:
+            return exchange
+        try:
+            exchange.until = until
+            error_body = await exchange.read_all(ERROR_LIMIT)
+            retry_after = exchange.header(b"retry-after") or b""
+            raise UpstreamStatus(
+                exchange.status,
+                error_body,
+                content_type=exchange.header(b"content-type") or b"",
+                retry_after_s=float(retry_after) if retry_after.isdigit() else None,
+            )
+        finally:
+            exchange.close()
+
+
+def _mark(request: Request, attempt: Attempt, served_model: str) -> Mark | None:
+    if attempt.reason is None:
+        return None
+    return Mark(attempt.reason, request.model, served_model, attempt.served_by)
+
+
+def _request_id(request: Request, attempt: Attempt) -> bytes:
+    # Made here, never taken from the client: vLLM names its own request by it, and two of one name would clash.
+    return b"x-request-id: %b-%d\r\n" % (request.id.encode("latin-1"), attempt.number)
+
+
+class _Interruptible:
+    """Makes the current task's waiting endable from outside with an error, through a set of pending attempts."""
+
+    __slots__ = ("_error", "_pending", "_task")
+
+    def __init__(self, pending: set[Pending]) -> None:
+        self._pending = pending
+        self._error: UpstreamError | None = None
+        self._task: asyncio.Task[object] | None = None
+
+    def abort(self, error: UpstreamError) -> None:
+        """End the wait with ``error``."""
+        if self._error is None and self._task is not None:
+            self._error = error
+            self._task.cancel()
+
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._pending.add(self)
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._pending.discard(self)
+        if self._error is None or self._task is None or kind is not asyncio.CancelledError:
+            return
+        # Only our own cancellation becomes the error; one from elsewhere goes on.
+        if self._task.uncancel() == 0:
+            raise self._error from None

@@ -1,0 +1,80 @@
+"""`decide`: the plan for one request, from the policy, the fleet as it is seen now, and the request.
+
+Pure: it reads no socket and no clock, so that the gateway, `failsoft explain`, the simulator and the property tests
+run the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.errors import Reason
+from gateway.policy.compiled import CustomerPolicy, Step
+
+MAX_OWN_ATTEMPTS = 3
+"""Attempts at the own adapter before the fallback (invariant I5)."""
+
+
+class BoxView(Protocol):
+    """What a decision sees of a box."""
+
+    @property
+    def name(self) -> str:
+        """The box's name in the fleet's YAML."""
+
+    @property
+    def fails_fast(self) -> bool:
+        """Whether its breaker opened by refusals or errors, so that asking again costs no waiting."""
+
+    def condition(self, adapter: str | None, now: float) -> Reason | None:
+        """None where the box may be asked for this adapter (None: for the base); else why not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The ordered attempts for one request.
+
+    ``own``: boxes to ask for the customer's adapter. ``withheld``: why a box was left out, where one was; it is the
+    answer's reason if no box is left to ask. ``steps``: the fallback. ``boxes``: all boxes of the fleet in the order of
+    preference, for a ``base`` step. ``last_resort``: boxes whose breaker is open, asked only when all else has failed:
+    as long as one target may be healthy, no 5xx is due.
+    """
+
+    adapter: str
+    own: tuple[BoxView, ...]
+    withheld: Reason | None
+    steps: tuple[Step, ...]
+    boxes: tuple[BoxView, ...]
+    last_resort: tuple[BoxView, ...]
+
+
+def decide(
+    policy: CustomerPolicy, boxes: Sequence[BoxView], *, adapter: str, fallback_allowed: bool, now: float
+) -> Plan:
+    """The plan for a request for ``adapter``; ``boxes`` of its fleet come in the order of preference.
+
+    ``now`` is the monotonic time on which the boxes' breakers run, in seconds.
+    """
+    own: list[BoxView] = []
+    withheld: Reason | None = None
+    last_resort: list[BoxView] = []
+    for box in boxes:
+        why_not = box.condition(adapter, now)
+        if why_not is None:
+            own.append(box)
+            continue
+        # A missing adapter says more than an open breaker, which says more than nothing.
+        if withheld is None or why_not is Reason.ADAPTER_UNAVAILABLE:
+            withheld = why_not
+        if why_not is Reason.CIRCUIT_OPEN and box.fails_fast:
+            last_resort.append(box)
+    return Plan(
+        adapter=adapter,
+        own=tuple(own[:MAX_OWN_ATTEMPTS]),
+        withheld=withheld,
+        steps=policy.steps if fallback_allowed else (),
+        boxes=tuple(boxes),
+        last_resort=tuple(last_resort),
+    )

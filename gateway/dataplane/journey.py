@@ -1,0 +1,197 @@
+"""One request's way through its plan: a pure machine that takes outcomes and a clock and gives the next attempt.
+
+Order: the own adapter on one box after the other, then the policy's fallback steps, then, where all failed, boxes whose
+breaker is open but which fail fast. All share the policy's ``deadline``; the own adapter leaves time in hand for the
+fallback, and each step for those behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from gateway.dataplane.decide import BoxView, Plan
+from gateway.dataplane.verdict import may_have_killed, public_text, reason_of
+from gateway.errors import NotAdmitted, Reason, UpstreamError
+from gateway.policy.compiled import BaseStep, CustomerPolicy, ProviderStep, StaticStep
+
+FALLBACK_RESERVE = 1 / 3
+"""Share of the deadline that the own adapter leaves to the fallback, where there is one."""
+
+MAX_CRASHES = 2
+"""Boxes that one request may take down before it is kept from all others (case 9)."""
+
+Kind = Literal["own", "base", "provider", "static"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of one target. ``until``: monotonic time by which its first content has to be there (plain: all of it).
+
+    ``reason`` is None for the own adapter, else why the answer is degraded.
+    """
+
+    kind: Kind
+    number: int
+    until: float
+    served_by: str
+    reason: Reason | None = None
+    box: BoxView | None = None
+    step: ProviderStep | StaticStep | None = None
+    forced: bool = False
+    """Asked although its breaker is open, as nothing else is left."""
+
+
+Unsuited = Callable[[ProviderStep], str | None]
+"""Why a provider step cannot serve this request, or None."""
+
+
+class Journey:
+    """The state of one request between its attempts.
+
+    ``take_retry`` asks the retry budget; ``unsuited`` and ``static_suits`` say which steps can serve the request.
+    """
+
+    __slots__ = ("_crashed", "_deadline", "_failed_boxes", "_first_reason", "_now", "_own_until", "_plain", "_plan",
+                 "_policy", "_static_suits", "_take_retry", "_unsuited", "_way", "started", "tried")  # fmt: skip
+
+    def __init__(
+        self,
+        plan: Plan,
+        policy: CustomerPolicy,
+        *,
+        stream: bool,
+        now: float,
+        take_retry: Callable[[float], bool],
+        unsuited: Unsuited,
+        static_suits: Callable[[StaticStep], bool],
+    ) -> None:
+        self._plan = plan
+        self._policy = policy
+        self._plain = not stream
+        self._deadline = now + policy.deadline_s
+        # Where there is a fallback, it gets a share of the deadline that no slow box can eat up.
+        latest = self._deadline - (policy.deadline_s * FALLBACK_RESERVE if plan.steps else 0.0)
+        self._own_until = min(latest, now + policy.plain_budget_s) if self._plain else latest
+        self._take_retry = take_retry
+        self._unsuited = unsuited
+        self._static_suits = static_suits
+        self._now = now
+        self._crashed = 0
+        self._failed_boxes: set[str] = set()
+        self._first_reason: Reason | None = None
+        self.started = 0
+        self.tried: list[str] = []
+        self._way = self._walk()
+
+    @property
+    def deadline(self) -> float:
+        """Monotonic time by which the first content has to be out."""
+        return self._deadline
+
+    @property
+    def reason(self) -> Reason:
+        """Why the own adapter does not answer: its first failure, or why it was not asked."""
+        return self._first_reason or self._plan.withheld or Reason.BACKEND_DOWN
+
+    def next(self, now: float) -> Attempt | None:
+        """The next attempt, or None when nothing is left to try, or no time."""
+        self._now = now
+        for candidate in self._way:
+            until = self._limit(candidate, now)
+            # Fixed text costs no time: it is still given when the time is over.
+            if until > now or candidate.kind == "static":
+                return self._start(candidate, until)
+        return None
+
+    def failed(self, attempt: Attempt, error: UpstreamError) -> None:
+        """``attempt`` ended with ``error``, before anything was committed."""
+        if isinstance(error, NotAdmitted):
+            self.started -= 1
+        else:
+            self.tried.append(f"{attempt.served_by}: {public_text(error)}")
+        if attempt.kind == "own" and self._first_reason is None:
+            self._first_reason = reason_of(error)
+        if attempt.box is not None:
+            if reason_of(error) is not Reason.ADAPTER_UNAVAILABLE:
+                self._failed_boxes.add(attempt.box.name)
+            if may_have_killed(error):
+                self._crashed += 1
+
+    def _start(self, candidate: Attempt, until: float) -> Attempt:
+        self.started += 1
+        return Attempt(
+            kind=candidate.kind,
+            number=self.started,
+            until=until,
+            served_by=candidate.served_by,
+            reason=None if candidate.kind == "own" else self.reason,
+            box=candidate.box,
+            step=candidate.step,
+            forced=candidate.forced,
+        )
+
+    def _limit(self, candidate: Attempt, now: float) -> float:
+        """Until when ``candidate`` may take, as a monotonic time."""
+        if candidate.kind == "static":
+            return self._deadline
+        if candidate.kind == "own" and not candidate.forced:
+            if self._plain:
+                return now + (self._own_until - now) / 2
+            return min(self._own_until, now + self._policy.ttft_budget_s)
+        last = self._deadline if not self._more_behind(candidate) else now + (self._deadline - now) / 2
+        # A box that shows nothing within the budget is not worth the rest of the deadline, whatever it is asked for.
+        return last if candidate.kind == "provider" or self._plain else min(last, now + self._policy.ttft_budget_s)
+
+    def _more_behind(self, candidate: Attempt) -> bool:
+        """Whether something else that needs time may come after this candidate."""
+        if candidate.box is not None:
+            return True
+        steps = self._plan.steps
+        here = next(i for i, step in enumerate(steps) if step is candidate.step)
+        return any(not isinstance(step, StaticStep) for step in steps[here + 1 :])
+
+    def _walk(self) -> Iterator[Attempt]:
+        """All candidates in order; each is generated when the one before has failed, so it sees the state of then."""
+        for number, box in enumerate(self._plan.own):
+            if self._crashed >= MAX_CRASHES:
+                break
+            # An attempt that the box's breaker turned away cost nobody anything: the next one is no retry yet.
+            if number and self.started and not self._may_retry():
+                break
+            yield _own(box)
+        for step in self._plan.steps:
+            if isinstance(step, ProviderStep):
+                if why_not := self._unsuited(step):
+                    self.tried.append(f"provider:{step.provider.name}: skipped: {why_not}")
+                else:
+                    yield Attempt("provider", 0, 0.0, f"provider:{step.provider.name}", step=step)
+            elif isinstance(step, BaseStep):
+                yield from self._base()
+            elif self._static_suits(step):
+                yield Attempt("static", 0, 0.0, "static", step=step)
+            else:
+                self.tried.append("static: skipped: the request asks for tools or JSON")
+        for box in self._plan.last_resort:
+            if self._crashed < MAX_CRASHES:
+                yield _own(box, forced=True)
+
+    def _base(self) -> Iterator[Attempt]:
+        for box in self._plan.boxes:
+            if self._crashed >= MAX_CRASHES or box.name in self._failed_boxes:
+                continue
+            if box.condition(None, self._now) is None:
+                yield Attempt("base", 0, 0.0, f"base:{box.name}", box=box)
+
+    def _may_retry(self) -> bool:
+        if self._now >= self._own_until:
+            return False
+        if not self._take_retry(self._now):
+            self.tried.append("no other box: the retry budget is spent")
+            return False
+        return True
+
+
+def _own(box: BoxView, *, forced: bool = False) -> Attempt:
+    return Attempt("own", 0, 0.0, f"box:{box.name}", box=box, forced=forced)

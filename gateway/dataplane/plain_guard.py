@@ -1,0 +1,48 @@
+"""Whether the body of a plain 200 is an answer: read whole and checked before it is committed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gateway.dataplane.stream_guard import error_of
+from gateway.errors import Aborted, ErrorFrame, ProtocolError
+
+
+class _Choice(msgspec.Struct):
+    finish_reason: str | None = None
+    message: dict[str, Any] | None = None
+    text: str | None = None
+
+
+class _Answer(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    error: Any = None
+    model: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+
+
+def check_plain(body: bytes) -> str | None:
+    """The model that the answer names. Raises what a body that is no whole answer stands for."""
+    try:
+        answer = _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"a 200 whose body is no answer: {error}") from error
+    if answer.error is not None:
+        message, status = error_of(body)
+        raise ErrorFrame(message, status=status)
+    if not answer.choices:
+        raise ProtocolError("a 200 without choices")
+    for choice in answer.choices:
+        if choice.finish_reason == "abort":
+            raise Aborted("the engine aborted the request")
+        if choice.finish_reason == "error":
+            raise ErrorFrame("the engine ended the answer with an error")
+        if not choice.finish_reason:
+            raise ProtocolError("a choice without finish_reason")
+        if choice.message is None and choice.text is None:
+            raise ProtocolError("a choice with neither message nor text")
+    return answer.model

@@ -1,0 +1,99 @@
+"""What the data plane tells the watchers: counts for every request, an event only where something changed."""
+
+from __future__ import annotations
+
+from gateway.dataplane.attempt import Answer
+from gateway.dataplane.journey import Attempt, Journey
+from gateway.errors import InternalFault, NotAdmitted, Reason, UpstreamError, UpstreamStatus
+from gateway.observe.alarms import Alarms
+from gateway.observe.events import Events
+from gateway.observe.metrics import NOT_DEGRADED, GatewayMetrics, ServedByKind
+from gateway.policy.compiled import CustomerPolicy, ProviderStep
+
+KINDS: dict[str, ServedByKind] = {"own": "box", "base": "base", "provider": "provider", "static": "static"}
+
+
+class Record:
+    """The data plane's side of metrics, events and alarms."""
+
+    def __init__(self, metrics: GatewayMetrics, events: Events, alarms: Alarms) -> None:
+        self._metrics = metrics
+        self._events = events
+        self._alarms = alarms
+        self._answered_by: dict[str, str] = {}
+        self.in_flight = 0
+        metrics.before_render(lambda: metrics.in_flight.set(self.in_flight))
+
+    def client_left(self) -> None:
+        """A client hung up before its answer had ended. Nobody's breaker is to hear of it."""
+        self._metrics.client_disconnects.inc()
+
+    def attempt_failed(self, customer: CustomerPolicy, attempt: Attempt, error: UpstreamError, *, final: bool) -> None:
+        """An attempt ended before it was committed."""
+        if isinstance(error, NotAdmitted):
+            return
+        self._metrics.attempts.inc(attempt.served_by, "final" if final else "retryable")
+        if isinstance(error, InternalFault):
+            self._alarms.on("internal_error", attempt.served_by, f"{error}: see the log")
+        provider = attempt.step.provider.name if isinstance(attempt.step, ProviderStep) else None
+        if provider and isinstance(error, UpstreamStatus) and error.status in (401, 403):
+            self._alarms.on(
+                "provider_unauthorized", provider, f"provider {provider} answers {error.status}: check its api_key"
+            )
+
+    def committed(self, customer: CustomerPolicy, answer: Answer, after_s: float) -> None:
+        """An answer was committed, ``after_s`` seconds after the request was read."""
+        attempt = answer.attempt
+        reason = NOT_DEGRADED if attempt.reason is None else attempt.reason.value
+        self._metrics.attempts.inc(attempt.served_by, "committed")
+        self._metrics.requests.inc(customer.name, KINDS[attempt.kind], reason)
+        self._metrics.time_to_first_content_seconds.observe(after_s, KINDS[attempt.kind])
+        if isinstance(attempt.step, ProviderStep):
+            self._alarms.off("provider_unauthorized", attempt.step.provider.name)
+        self._changed(customer, attempt)
+
+    def static(self, customer: CustomerPolicy, attempt: Attempt) -> None:
+        """The fixed text was given."""
+        reason = attempt.reason or Reason.BACKEND_DOWN
+        self._metrics.attempts.inc("static", "committed")
+        self._metrics.requests.inc(customer.name, "static", reason.value)
+        self._changed(customer, attempt)
+
+    def retry_denied(self) -> None:
+        """The retry budget was spent: no other box was asked."""
+        self._metrics.retries_denied.inc()
+
+    def refused(self, customer: CustomerPolicy) -> None:
+        """The box found the client's mistake."""
+        self._metrics.requests.inc(customer.name, "none", NOT_DEGRADED)
+
+    def ended(self, answer: Answer, after_s: float) -> None:
+        """The answer's last byte was handed over."""
+        self._metrics.request_seconds.observe(after_s, KINDS[answer.attempt.kind])
+
+    def stream_broke(self, customer: CustomerPolicy, answer: Answer, error: UpstreamError) -> None:
+        """A stream ended with an error frame."""
+        served_by = answer.attempt.served_by
+        self._metrics.streams_broken.inc(served_by)
+        self._events.add("stream_broken", customer=customer.name, served_by=served_by, error=str(error))
+
+    def unavailable(self, customer: CustomerPolicy, journey: Journey) -> None:
+        """Nothing could answer: the client gets the 503."""
+        self._metrics.requests.inc(customer.name, "none", journey.reason.value)
+        if self._answered_by.get(customer.name) != "none":
+            self._answered_by[customer.name] = "none"
+            self._events.add("unavailable", customer=customer.name, tried="; ".join(journey.tried))
+
+    def _changed(self, customer: CustomerPolicy, attempt: Attempt) -> None:
+        """One event when a customer's answers start or stop being degraded, or change who gives them."""
+        now = "own" if attempt.reason is None else f"{attempt.served_by} {attempt.reason.value}"
+        before = self._answered_by.get(customer.name, "own")
+        if before == now:
+            return
+        self._answered_by[customer.name] = now
+        if attempt.reason is None:
+            self._events.add("restored", customer=customer.name, served_by=attempt.served_by)
+        else:
+            self._events.add(
+                "degraded", customer=customer.name, reason=attempt.reason.value, served_by=attempt.served_by
+            )

@@ -1,0 +1,69 @@
+"""Hands a committed answer to the client, and tells how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from gateway.dataplane.answers import broken_stream_frames
+from gateway.dataplane.attempt import Answer
+from gateway.dataplane.marks import Headers
+from gateway.errors import UpstreamError
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+async def send_whole(send: Send, status: int, headers: Headers, content_type: bytes, body: bytes) -> None:
+    """An answer whose body is all there."""
+    headers.append((b"content-type", content_type))
+    headers.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def start_of_stream(headers: Headers) -> dict[str, Any]:
+    """The head of a streamed answer, which no proxy in between should buffer or keep."""
+    headers.append((b"content-type", b"text/event-stream; charset=utf-8"))
+    headers.append((b"cache-control", b"no-cache"))
+    headers.append((b"x-accel-buffering", b"no"))
+    return {"type": "http.response.start", "status": 200, "headers": headers}
+
+
+async def relay_stream(send: Send, headers: Headers, answer: Answer, *, stall_timeout_s: float) -> UpstreamError | None:
+    """Relay to the end. Returns what broke the stream, after its client was told by an error frame; None if whole.
+
+    The stall time-out runs only while the upstream is waited for, not while the client is slow to read, and only data
+    events move it on: keep-alive comments are no sign that the engine still works.
+    """
+    exchange, guard, permit = answer.exchange, answer.guard, answer.permit
+    if exchange is None or guard is None:
+        raise TypeError("not a streamed answer")
+    clock = asyncio.get_running_loop().time
+    await send(start_of_stream(headers))
+    out = answer.body
+    events = guard.events
+    exchange.until = clock() + stall_timeout_s
+    try:
+        while guard.error is None and not guard.complete:
+            if out:
+                await send({"type": "http.response.body", "body": out, "more_body": True})
+                out = b""
+            if guard.events != events:
+                events = guard.events
+                now = clock()
+                exchange.until = now + stall_timeout_s
+                if permit is not None:
+                    permit.progressed(now)
+            try:
+                data = await exchange.read()
+            except UpstreamError as error:
+                out = guard.lost(error)
+                break
+            out = guard.feed(data) if data else guard.eof()
+        if guard.error is not None:
+            out += broken_stream_frames(guard.error)
+        await send({"type": "http.response.body", "body": out})
+    finally:
+        exchange.close()
+    return guard.error

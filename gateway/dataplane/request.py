@@ -1,0 +1,119 @@
+"""What the gateway reads of a request: parsed once, the rest of the body travels on untouched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import msgspec
+
+from gateway.errors import RequestError
+
+Endpoint = Literal["chat", "completions"]
+
+PATHS: dict[Endpoint, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Body(msgspec.Struct):
+    """The fields that decide something here. Everything else is skipped over without being built."""
+
+    model: str
+    stream: bool | None = None
+    n: int | None = None
+    prompt: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    stream_options: _StreamOptions | None = None
+
+
+_decode = msgspec.json.Decoder(_Body).decode
+
+
+@dataclass
+class Request:
+    """One request of one client, as far as decisions need it.
+
+    ``choices`` is how many choices the answer has to finish (``n`` times the number of prompts).
+    """
+
+    id: str
+    endpoint: Endpoint
+    body: bytes
+    model: str
+    stream: bool
+    choices: int
+    include_usage: bool
+    fallback_allowed: bool = True
+
+    @property
+    def path(self) -> str:
+        """The path under which a box serves this request."""
+        return PATHS[self.endpoint]
+
+    @cached_property
+    def fields(self) -> dict[str, Any]:
+        """The whole body as a dict: built only when a fallback step has to change or inspect it.
+
+        Raises :class:`RequestError` where a part that the first look skipped over turns out not to be JSON.
+        """
+        try:
+            fields: dict[str, Any] = msgspec.json.decode(self.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise RequestError(400, f"The request body is not valid JSON: {error}") from error
+        return fields
+
+
+def parse_request(body: bytes, *, id: str, endpoint: Endpoint, fallback_allowed: bool = True) -> Request:
+    """Read ``body``.
+
+    Raises :class:`RequestError` with status 400 where it is not a JSON object, names no model, or has one of the
+    fields read here in a wrong type.
+    """
+    try:
+        wire = _decode(body)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestError(400, f"The request body is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise RequestError(400, "The request body is nested too deeply.") from error
+    if not wire.model:
+        raise RequestError(400, "`model` is empty: name the adapter to ask.", param="model")
+    choices = 1 if wire.n is None else wire.n
+    if endpoint == "completions":
+        choices *= _prompts(bytes(wire.prompt))
+    return Request(
+        id=id,
+        endpoint=endpoint,
+        body=body,
+        model=wire.model,
+        stream=bool(wire.stream),
+        choices=max(1, choices),
+        include_usage=bool(wire.stream_options and wire.stream_options.include_usage),
+        fallback_allowed=fallback_allowed,
+    )
+
+
+def _prompts(raw: bytes) -> int:
+    """How many prompts a completions request carries: a list of strings or of token lists counts its items."""
+    if not raw.startswith(b"["):
+        return 1
+    try:
+        items = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(400, f"`prompt` is not valid JSON: {error}", param="prompt") from error
+    return len(items) if items and not isinstance(items[0], int) else 1
+
+
+def _invalid(error: msgspec.ValidationError) -> RequestError:
+    message = str(error)
+    if "missing required field `model`" in message:
+        return RequestError(400, "`model` is missing: name the adapter to ask.", param="model")
+    if " - at `$." not in message:
+        return RequestError(400, f"The request body must be a JSON object: {message}.")
+    what, _, where = message.partition(" - at `$.")
+    param = where.rstrip("`")
+    return RequestError(400, f"`{param}` has the wrong type: {what[0].lower()}{what[1:]}.", param=param)

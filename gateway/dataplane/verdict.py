@@ -1,0 +1,61 @@
+"""Whose fault a failed attempt is: the rules of "the life of a request", as one pure function."""
+
+from __future__ import annotations
+
+from gateway.errors import (
+    BoxEjected,
+    ConnectError,
+    ConnectionLost,
+    ErrorFrame,
+    NotConfigured,
+    ProtocolError,
+    Reason,
+    UpstreamError,
+    UpstreamStatus,
+    UpstreamTimeout,
+)
+from gateway.fleet.blame import Blame, blame
+
+CLIENT_STATUSES = frozenset({400, 413, 422})
+"""A box's answers that mean the client's own mistake: they go back as they are, without breaker or fallback."""
+
+
+def is_clients_mistake(error: UpstreamError) -> bool:
+    """Whether a box's answer is about the request itself, so that no other target would do better."""
+    return isinstance(error, UpstreamStatus | ErrorFrame) and error.status in CLIENT_STATUSES
+
+
+def reason_of(error: UpstreamError) -> Reason:
+    """Which of the closed list of reasons a box's failure stands for."""
+    match blame(error):
+        case Blame.LOAD:
+            return Reason.BACKEND_SATURATED
+        case Blame.PAIR:
+            return Reason.ADAPTER_UNAVAILABLE
+        case _:
+            return error.reason
+
+
+def may_have_killed(error: UpstreamError) -> bool:
+    """Whether this request may be what ended the engine: such a request is not replayed at every box."""
+    if isinstance(error, ConnectionLost):
+        return not error.stale
+    return isinstance(error, ErrorFrame | UpstreamStatus) and error.status == 500
+
+
+_PUBLIC: tuple[tuple[type[UpstreamError], str], ...] = (
+    (ConnectError, "no connection"),
+    (ConnectionLost, "the connection broke off"),
+    (UpstreamTimeout, "no answer in time"),
+    (BoxEjected, "no answer in time"),
+    (ProtocolError, "its answer was not valid"),
+    (ErrorFrame, "it answered with an error"),
+    (NotConfigured, "it is not configured"),
+)
+
+
+def public_text(error: UpstreamError) -> str:
+    """What a client may hear of a failure: no addresses, no words of an upstream."""
+    if isinstance(error, UpstreamStatus):
+        return f"status {error.status}"
+    return next((text for kind, text in _PUBLIC if isinstance(error, kind)), "it failed")

@@ -1,0 +1,295 @@
+"""A request's way through its plan: which target next, how long, and why the answer is degraded."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.dataplane.decide import decide
+from gateway.dataplane.journey import MAX_CRASHES, Attempt, Journey
+from gateway.errors import (
+    ConnectError,
+    ConnectionLost,
+    NotAdmitted,
+    ProtocolError,
+    Reason,
+    UpstreamError,
+    UpstreamStatus,
+    UpstreamTimeout,
+)
+from gateway.policy.compiled import BaseStep, CustomerPolicy, FleetSpec, ProviderSpec, ProviderStep, StaticStep, Step
+
+HOSTED = ProviderStep(ProviderSpec("hosted", "openai/gpt", None), "openai/gpt")
+OTHER = ProviderStep(ProviderSpec("other", "openai/gpt", None), "openai/gpt")
+STATIC = StaticStep("later")
+ALL_STEPS: tuple[Step, ...] = (HOSTED, BaseStep(), STATIC)
+
+
+@dataclass
+class FakeBox:
+    name: str
+    down: Reason | None = None
+    base_down: Reason | None = None
+    fails_fast: bool = True
+    asked: list[str | None] = field(default_factory=list)
+
+    def condition(self, adapter: str | None, now: float) -> Reason | None:
+        return self.base_down if adapter is None else self.down
+
+
+def customer(*steps: Step, **durations: float) -> CustomerPolicy:
+    times = {"ttft_budget_s": 2.0, "plain_budget_s": 30.0, "deadline_s": 60.0, "stall_timeout_s": 10.0} | durations
+    return CustomerPolicy(
+        name="acme",
+        fleet=FleetSpec("main", "base", ()),
+        adapters=frozenset({"acme_v3"}),
+        steps=steps,
+        on_broken_stream="error",
+        **times,
+    )
+
+
+def journey(
+    policy: CustomerPolicy,
+    *boxes: FakeBox,
+    stream: bool = True,
+    take_retry: Callable[[float], bool] = lambda now: True,
+    unsuited: Callable[[ProviderStep], str | None] = lambda step: None,
+    static_suits: bool = True,
+    fallback_allowed: bool = True,
+) -> Journey:
+    plan = decide(policy, boxes, adapter="acme_v3", fallback_allowed=fallback_allowed, now=0.0)
+    return Journey(
+        plan,
+        policy,
+        stream=stream,
+        now=0.0,
+        take_retry=take_retry,
+        unsuited=unsuited,
+        static_suits=lambda step: static_suits,
+    )
+
+
+def walk(way: Journey, error: UpstreamError, at: float = 0.0) -> list[Attempt]:
+    """Every attempt, when each fails with ``error`` at once."""
+    attempts = []
+    while (attempt := way.next(at)) is not None:
+        attempts.append(attempt)
+        way.failed(attempt, error)
+    return attempts
+
+
+def served_by(attempts: list[Attempt]) -> list[str]:
+    return [attempt.served_by for attempt in attempts]
+
+
+def test_boxes_first_then_the_steps_in_their_order() -> None:
+    attempts = walk(journey(customer(*ALL_STEPS), FakeBox("a"), FakeBox("b")), ConnectError("refused"))
+    assert served_by(attempts) == ["box:a", "box:b", "provider:hosted", "static"]
+    assert [a.number for a in attempts] == [1, 2, 3, 4]
+
+
+def test_base_is_asked_on_boxes_that_lack_only_the_adapter() -> None:
+    attempts = walk(journey(customer(BaseStep()), FakeBox("a"), FakeBox("b")), UpstreamStatus(404))
+    assert served_by(attempts) == ["box:a", "box:b", "base:a", "base:b"]
+    assert attempts[-1].reason is Reason.ADAPTER_UNAVAILABLE
+
+
+def test_base_is_not_asked_on_a_box_that_is_down() -> None:
+    boxes = FakeBox("a", down=Reason.CIRCUIT_OPEN, base_down=Reason.CIRCUIT_OPEN, fails_fast=False), FakeBox("b")
+    way = journey(customer(BaseStep()), *boxes)
+    assert served_by(walk(way, UpstreamStatus(404))) == ["box:b", "base:b"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ConnectError("refused"), Reason.BACKEND_DOWN),
+        (ConnectionLost("reset"), Reason.BACKEND_DOWN),
+        (ProtocolError("html"), Reason.BACKEND_DOWN),
+        (UpstreamStatus(500), Reason.BACKEND_DOWN),
+        (UpstreamStatus(503), Reason.BACKEND_DOWN),
+        (UpstreamStatus(503, b"The engine is currently busy"), Reason.BACKEND_SATURATED),
+        (UpstreamStatus(429), Reason.BACKEND_SATURATED),
+        (UpstreamStatus(404), Reason.ADAPTER_UNAVAILABLE),
+        (UpstreamTimeout("silence"), Reason.TTFT_BUDGET),
+    ],
+)
+def test_the_reason_is_that_of_the_first_failure_of_the_own_adapter(error: UpstreamError, reason: Reason) -> None:
+    way = journey(customer(HOSTED), FakeBox("a"), FakeBox("b"))
+    first, second = way.next(0.0), None
+    assert first is not None
+    way.failed(first, error)
+    second = way.next(0.0)
+    assert second is not None
+    way.failed(second, ConnectError("refused"))
+    fallback = way.next(0.0)
+    assert fallback is not None
+    assert fallback.reason is reason
+
+
+def test_without_a_box_to_ask_the_reason_says_why() -> None:
+    open_box = FakeBox("a", down=Reason.CIRCUIT_OPEN)
+    without = FakeBox("b", down=Reason.ADAPTER_UNAVAILABLE)
+    first = journey(customer(HOSTED), open_box).next(0.0)
+    assert first is not None
+    assert first.reason is Reason.CIRCUIT_OPEN
+    first = journey(customer(HOSTED), open_box, without).next(0.0)
+    assert first is not None
+    assert first.reason is Reason.ADAPTER_UNAVAILABLE
+
+
+def test_an_open_box_that_fails_fast_is_the_last_resort() -> None:
+    way = journey(customer(HOSTED), FakeBox("a", down=Reason.CIRCUIT_OPEN))
+    attempts = walk(way, ConnectError("refused"))
+    assert served_by(attempts) == ["provider:hosted", "box:a"]
+    assert attempts[-1].forced
+    assert attempts[-1].reason is None
+
+
+def test_a_silent_box_is_no_last_resort() -> None:
+    way = journey(customer(HOSTED), FakeBox("a", down=Reason.CIRCUIT_OPEN, fails_fast=False))
+    assert served_by(walk(way, ConnectError("refused"))) == ["provider:hosted"]
+
+
+def test_fallback_never_leaves_only_the_own_adapter() -> None:
+    way = journey(customer(*ALL_STEPS), FakeBox("a"), fallback_allowed=False)
+    assert served_by(walk(way, ConnectError("refused"))) == ["box:a"]
+
+
+def test_at_most_three_attempts_before_the_fallback() -> None:
+    attempts = walk(journey(customer(HOSTED), *[FakeBox(str(i)) for i in range(9)]), ConnectError("refused"))
+    assert [a.kind for a in attempts] == ["own"] * 3 + ["provider"]
+
+
+def test_a_request_that_may_kill_engines_meets_two_at_most() -> None:
+    attempts = walk(journey(customer(BaseStep(), HOSTED), *[FakeBox(str(i)) for i in range(9)]), ConnectionLost("eof"))
+    assert sum(a.box is not None for a in attempts) == MAX_CRASHES
+    assert attempts[-1].served_by == "provider:hosted"
+
+
+def test_a_spent_retry_budget_goes_straight_to_the_fallback() -> None:
+    way = journey(customer(HOSTED), FakeBox("a"), FakeBox("b"), take_retry=lambda now: False)
+    assert served_by(walk(way, ConnectError("refused"))) == ["box:a", "provider:hosted"]
+
+
+def test_fallback_steps_are_never_charged_to_the_retry_budget() -> None:
+    charged: list[float] = []
+
+    def take(now: float) -> bool:
+        charged.append(now)
+        return True
+
+    walk(journey(customer(HOSTED, OTHER, STATIC), FakeBox("a"), FakeBox("b"), take_retry=take), ConnectError("refused"))
+    assert len(charged) == 1
+
+
+def test_a_box_that_let_nobody_in_is_no_attempt() -> None:
+    way = journey(customer(HOSTED), FakeBox("a"), FakeBox("b"), take_retry=lambda now: False)
+    first = way.next(0.0)
+    assert first is not None
+    way.failed(first, NotAdmitted("trial"))
+    second = way.next(0.0)
+    assert second is not None
+    assert (second.served_by, second.number) == ("box:b", 1)
+
+
+def test_steps_that_cannot_serve_the_request_are_skipped_and_named() -> None:
+    way = journey(
+        customer(HOSTED, STATIC), FakeBox("a"), unsuited=lambda step: "a regex has no twin", static_suits=False
+    )
+    assert served_by(walk(way, ConnectError("refused"))) == ["box:a"]
+    assert any("a regex has no twin" in line for line in way.tried)
+
+
+def test_a_stream_waits_for_its_first_token_no_longer_than_the_budget() -> None:
+    way = journey(customer(HOSTED), FakeBox("a"), FakeBox("b"))
+    first = way.next(0.0)
+    assert first is not None
+    assert first.until == 2.0
+    way.failed(first, UpstreamTimeout("silence"))
+    second = way.next(2.0)
+    assert second is not None
+    assert second.until == 4.0
+
+
+def test_the_own_adapter_leaves_time_for_the_fallback() -> None:
+    way = journey(customer(HOSTED, ttft_budget_s=9.0, deadline_s=3.0), FakeBox("a"), FakeBox("b"))
+    first = way.next(0.0)
+    assert first is not None
+    assert first.until == pytest.approx(2.0)
+    way.failed(first, UpstreamTimeout("silence"))
+    second = way.next(2.0)
+    assert second is not None
+    assert (second.served_by, second.until) == ("provider:hosted", 3.0)
+
+
+def test_plain_attempts_take_half_of_what_is_left_of_their_budget() -> None:
+    way = journey(customer(HOSTED, plain_budget_s=8.0), FakeBox("a"), FakeBox("b"), stream=False)
+    first = way.next(0.0)
+    assert first is not None
+    assert first.until == 4.0
+    way.failed(first, UpstreamTimeout("silence"))
+    second = way.next(4.0)
+    assert second is not None
+    assert second.until == 6.0
+
+
+def test_a_step_with_another_behind_it_takes_half_of_what_is_left() -> None:
+    way = journey(customer(HOSTED, OTHER, STATIC, deadline_s=60.0))
+    first = way.next(0.0)
+    assert first is not None
+    assert first.until == 30.0
+    way.failed(first, UpstreamTimeout("silence"))
+    second = way.next(30.0)
+    assert second is not None
+    assert second.until == 60.0
+
+
+def test_fixed_text_is_given_even_when_the_time_is_over() -> None:
+    way = journey(customer(HOSTED, STATIC), FakeBox("a"))
+    last = way.next(100.0)
+    assert last is not None
+    assert last.served_by == "static"
+
+
+errors = st.sampled_from(
+    [ConnectError("x"), ConnectionLost("x"), UpstreamStatus(500), UpstreamStatus(404), UpstreamTimeout("x")]
+)
+conditions = st.sampled_from([None, Reason.CIRCUIT_OPEN, Reason.ADAPTER_UNAVAILABLE])
+
+
+@given(
+    steps=st.lists(st.sampled_from([HOSTED, BaseStep(), STATIC]), max_size=3),
+    boxes=st.lists(st.tuples(conditions, conditions, st.booleans()), max_size=6),
+    outcomes=st.lists(st.tuples(errors, st.floats(0, 30)), min_size=30, max_size=30),
+    stream=st.booleans(),
+)
+def test_every_way_ends_within_its_bounds(
+    steps: list[Step],
+    boxes: list[tuple[Reason | None, Reason | None, bool]],
+    outcomes: list[tuple[UpstreamError, float]],
+    stream: bool,
+) -> None:
+    policy = customer(*steps)
+    views = [FakeBox(str(i), down=d, base_down=b, fails_fast=f) for i, (d, b, f) in enumerate(boxes)]
+    way = journey(policy, *views, stream=stream)
+    now = 0.0
+    own = crashes = 0
+    for error, takes in outcomes:
+        attempt = way.next(now)
+        if attempt is None:
+            break
+        assert now < attempt.until <= policy.deadline_s or attempt.kind == "static"
+        assert (attempt.reason is None) == (attempt.kind == "own")
+        own += attempt.kind == "own" and not attempt.forced
+        if attempt.box is not None:
+            assert crashes < MAX_CRASHES
+            crashes += isinstance(error, ConnectionLost) or (isinstance(error, UpstreamStatus) and error.status == 500)
+        now = min(now + takes, attempt.until) if attempt.kind != "static" else now
+        way.failed(attempt, error)
+    else:
+        pytest.fail("the way does not end")
+    assert own <= 3

@@ -1,0 +1,38 @@
+"""Retries stay within 20 % of requests plus 10 a second."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.dataplane.retry_budget import RetryBudget
+
+
+def test_ten_a_second_are_allowed_without_any_requests() -> None:
+    budget = RetryBudget(0.0)
+    assert sum(budget.take(0.0) for _ in range(100)) == 10
+    assert sum(budget.take(1.0) for _ in range(100)) == 10
+
+
+def test_a_fifth_of_requests_is_allowed_on_top() -> None:
+    budget = RetryBudget(0.0)
+    for _ in range(100):
+        budget.request()
+    assert sum(budget.take(0.0) for _ in range(100)) == 30
+
+
+def test_a_clock_that_jumps_back_gives_nothing() -> None:
+    budget = RetryBudget(100.0)
+    assert sum(budget.take(100.0) for _ in range(100)) == 10
+    assert not budget.take(0.0)
+    assert not budget.take(100.0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20), st.floats(0, 1)), max_size=50))
+def test_the_bound_holds_over_any_history(history: list[tuple[int, int, float]]) -> None:
+    budget, now, requests, retries = RetryBudget(0.0), 0.0, 0, 0
+    for arrivals, wanted, passed in history:
+        now += passed
+        for _ in range(arrivals):
+            budget.request()
+        requests += arrivals
+        retries += sum(budget.take(now) for _ in range(wanted))
+        assert retries <= 0.2 * requests + 10 * now + 10 + 1e-6
