@@ -1,0 +1,200 @@
+"""Assembles the gateway: the one place that knows all parts, and the order in which they start and end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gateway.control.app import ControlSources, create_control_app
+from gateway.dataplane.attempt import Asker
+from gateway.dataplane.endpoint import DataPlane
+from gateway.dataplane.listener import QuietServer, uvicorn_config
+from gateway.dataplane.record import Record
+from gateway.errors import FailsoftError
+from gateway.fleet.fleet import Fleets
+from gateway.observe.alarms import Alarms
+from gateway.observe.events import Events
+from gateway.observe.log import log_event
+from gateway.observe.metrics import GatewayMetrics, Registry
+from gateway.policy.compiled import CompiledPolicy
+from gateway.policy.follow import PolicyFollower
+from gateway.tasks import TaskSet
+from gateway.upstream.providers import Providers
+
+log = logging.getLogger("failsoft")
+
+ASGIApp = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
+
+NOTICE_S = 2.0
+"""After the drain time: how long streams have to send their error frames, before connections are cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `failsoft serve` was told. ``drain_s``: how long running answers may go on after SIGTERM."""
+
+    policies: Path | None
+    redis_url: str | None
+    state_dir: Path
+    host: str = "127.0.0.1"
+    port: int = 8080
+    admin_port: int | None = None
+    admin_token: str | None = None
+    drain_s: float = 30.0
+    env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+class ListenError(FailsoftError):
+    """An address could not be listened on."""
+
+
+class Gateway:
+    """The gateway's process. ``run`` serves until SIGTERM or SIGINT, or until ``stop`` is called."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stopping = asyncio.Event()
+        self._tasks = TaskSet()
+        self._registry = Registry(process=True)
+        self._metrics = GatewayMetrics(self._registry)
+        self._events = Events(echo=log_event)
+        self._alarms = Alarms(self._metrics, self._events)
+        self._follower = PolicyFollower(
+            redis_url=settings.redis_url,
+            folder=settings.policies,
+            state_dir=settings.state_dir,
+            env=settings.env,
+            alarms=self._alarms,
+        )
+        self._fleets = Fleets(metrics=self._metrics, alarms=self._alarms, events=self._events)
+        self._providers = Providers(state_dir=settings.state_dir, alarms=self._alarms)
+        self._registry.before_render(lambda: self._metrics.policy_source.replace({(self._follower.source,): 1}))
+        self._dataplane = DataPlane(
+            self._follower, self._fleets, Asker(self._providers), Record(self._metrics, self._events, self._alarms)
+        )
+
+    def stop(self) -> None:
+        """Begin to drain. Called twice, or past the drain time, running streams are ended with an error frame."""
+        if self._stopping.is_set():
+            self._dataplane.end_streams()
+        self._stopping.set()
+
+    async def run(self, ready: Callable[[str], None] = lambda address: None) -> None:
+        """Serve. ``ready`` is told the address as soon as connections are taken.
+
+        Raises :class:`ListenError` where an address is taken, :class:`gateway.errors.PolicyError` where there is no
+        usable policy and none was ever known.
+        """
+        settings = self._settings
+        sockets = [_listen(settings.host, settings.port)]
+        if settings.admin_port is not None:
+            sockets.append(_listen(settings.host, settings.admin_port))
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        try:
+            self._follower.on_change(self._took_effect)
+            await self._follower.start()
+            # What lives as long as the process is not worth looking at in every collection.
+            gc.collect()
+            gc.freeze()
+            servers = self._servers()
+            running = [
+                self._tasks.spawn(server.serve(sockets=[sock]), name=f"listener on {_address(sock)}")
+                for server, sock in zip(servers, sockets, strict=True)
+            ]
+            ready(_address(sockets[0]))
+            await self._stopping.wait()
+            await self._drain(servers, running)
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+            await self._tasks.close()
+            for sock in sockets:
+                sock.close()
+            await self._follower.close()
+            await self._fleets.close()
+            await self._providers.close()
+
+    def _servers(self) -> list[QuietServer]:
+        settings = self._settings
+        grace = settings.drain_s + NOTICE_S
+        sources = ControlSources(
+            policies=self._follower,
+            fleets=self._fleets,
+            registry=self._registry,
+            alarms=self._alarms,
+            events=self._events,
+            admin_token=settings.admin_token,
+        )
+        if settings.admin_port is None:
+            public = create_control_app(sources)
+            return [_server(_dispatch(self._dataplane, public), grace)]
+        public = create_control_app(sources, admin=False)
+        admin = create_control_app(sources)
+        return [_server(_dispatch(self._dataplane, public), grace), _server(admin, grace)]
+
+    async def _drain(self, servers: list[QuietServer], running: list[asyncio.Task[Any]]) -> None:
+        # Also wakes the long polls of those who watch, which would hold the listeners open.
+        self._events.add("draining", in_flight=self._dataplane.in_flight)
+        log.info("draining: running answers have %.0f s to end", self._settings.drain_s)
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._settings.drain_s, self._dataplane.end_streams)
+        for server in servers:
+            server.should_exit = True
+        await asyncio.wait(running)
+        timer.cancel()
+
+    def _took_effect(self, policy: CompiledPolicy) -> None:
+        self._fleets.follow(policy)
+        self._providers.follow(policy)
+        self._metrics.policy_version.set(policy.version)
+        self._metrics.policy_applied_timestamp_seconds.set(policy.created_s)
+        self._events.add(
+            "policy", version=policy.version, customers=len(policy.customers), source=self._follower.source
+        )
+        for warning in policy.warnings:
+            log.warning("policy: %s", warning)
+        for line in policy.not_in_force:
+            log.warning("not in force in this release: %s", line)
+
+
+def _dispatch(dataplane: DataPlane, control: Any) -> ASGIApp:
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/v1/"):
+            await dataplane(scope, receive, send)
+        else:
+            await control(scope, receive, send)
+
+    return app
+
+
+def _server(app: Any, grace_s: float) -> QuietServer:
+    return QuietServer(uvicorn_config(app, host="", shutdown_grace_s=grace_s))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}. Choose another address.") from error
+    sock.listen(2048)
+    sock.setblocking(False)
+    return sock
+
+
+def _address(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,77 @@
+"""`failsoft serve`: the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.observe.log import LogFormat, configure_logging
+
+log = logging.getLogger("failsoft")
+
+
+def serve(
+    policies: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of policies. Without --redis it is followed; with it, it seeds a store never filled."
+        ),
+    ] = None,
+    redis: Annotated[
+        str | None, typer.Option(envvar="FAILSOFT_REDIS", help="URL of the policy store; without it, one is started.")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder for the snapshot and the embedded store [$XDG_STATE_HOME/failsoft].")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
+    admin_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Serve /admin, /metrics and /ops here instead.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes. This release runs one.")] = 1,
+    drain: Annotated[float, typer.Option(min=0, help="Seconds that running answers have after SIGTERM.")] = 30.0,
+    log_format: Annotated[LogFormat, typer.Option(help="Log lines for people or for machines.")] = "human",
+) -> None:
+    """Serve clients on one OpenAI endpoint. The admin API's token is read from FAILSOFT_ADMIN_TOKEN."""
+    if policies is None and redis is None:
+        raise typer.BadParameter("give --policies DIR, --redis URL, or both", param_hint="--policies")
+    # Imported here: `failsoft serve --help` and its mistakes need none of it.
+    import uvloop
+
+    from gateway.app import Gateway, Settings
+
+    configure_logging(log_format)
+    if workers > 1:
+        log.warning("not in force in this release: --workers %d: one process serves", workers)
+    settings = Settings(
+        policies=policies,
+        redis_url=redis,
+        state_dir=state or default_state_dir(),
+        host=host,
+        port=port,
+        admin_port=admin_port,
+        admin_token=os.environ.get("FAILSOFT_ADMIN_TOKEN") or None,
+        drain_s=drain,
+    )
+
+    async def run() -> None:
+        await Gateway(settings).run(ready)
+
+    def ready(address: str) -> None:
+        log.info("listening on %s", address)
+        sys.stdout.write(f"failsoft listens on {address}\n")
+        sys.stdout.flush()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
+def default_state_dir() -> Path:
+    """`$XDG_STATE_HOME/failsoft`, by the XDG base directory specification."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "failsoft"
