@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from gateway.clock import wall_s
 from gateway.dataplane.journey import Attempt
 from gateway.dataplane.marks import Mark
 from gateway.dataplane.plain_guard import check_plain
@@ -43,7 +44,7 @@ class Pending(Protocol):
         """Make what waits raise ``error`` instead."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Answer:
     """A committed answer. Of a stream ``body`` is the beginning; the rest comes from ``exchange`` through ``guard``."""
 
@@ -107,7 +108,13 @@ class Asker:
     async def _ask_provider(self, request: Request, attempt: Attempt, step: ProviderStep) -> Answer:
         call = self._providers.call(step, request_id=f"{request.id}-{attempt.number}")
         body = msgspec.json.encode(translate(step, request.endpoint, request.fields))
-        shape = AnswerShape(request.endpoint, include_usage=request.include_usage)
+        shape = AnswerShape(
+            request.endpoint,
+            include_usage=request.include_usage,
+            request_id=request.id,
+            created_s=int(wall_s()),
+            asked_model=step.upstream_model,
+        )
         if request.stream:
             return await self._stream(call.pool, call.head, body, request, attempt, shape, step.upstream_model)
         return await self._plain(call.pool, call.head, body, request, attempt, shape, step.upstream_model)

@@ -185,6 +185,7 @@ class DataPlane:
             error = await relay_stream(send, headers, answer, stall_timeout_s=customer.stall_timeout_s)
         finally:
             self._streams.discard(answer)
+            answer.exchange.close()
             if answer.permit is not None:
                 if error is None or isinstance(error, ShuttingDown):
                     answer.permit.released()

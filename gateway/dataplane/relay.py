@@ -44,26 +44,23 @@ async def relay_stream(send: Send, headers: Headers, answer: Answer, *, stall_ti
     out = answer.body
     events = guard.events
     exchange.until = clock() + stall_timeout_s
-    try:
-        while guard.error is None and not guard.complete:
-            if out:
-                await send({"type": "http.response.body", "body": out, "more_body": True})
-                out = b""
-            if guard.events != events:
-                events = guard.events
-                now = clock()
-                exchange.until = now + stall_timeout_s
-                if permit is not None:
-                    permit.progressed(now)
-            try:
-                data = await exchange.read()
-            except UpstreamError as error:
-                out = guard.lost(error)
-                break
-            out = guard.feed(data) if data else guard.eof()
-        if guard.error is not None:
-            out += broken_stream_frames(guard.error)
-        await send({"type": "http.response.body", "body": out})
-    finally:
-        exchange.close()
+    while guard.error is None and not guard.complete:
+        if out:
+            await send({"type": "http.response.body", "body": out, "more_body": True})
+            out = b""
+        if guard.events != events:
+            events = guard.events
+            now = clock()
+            exchange.until = now + stall_timeout_s
+            if permit is not None:
+                permit.progressed(now)
+        try:
+            data = await exchange.read()
+        except UpstreamError as error:
+            out = guard.lost(error)
+            break
+        out = guard.feed(data) if data else guard.eof()
+    if guard.error is not None:
+        out += broken_stream_frames(guard.error)
+    await send({"type": "http.response.body", "body": out})
     return guard.error
