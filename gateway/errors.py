@@ -5,6 +5,7 @@ FailsoftError
 ├── StoreError                  the policy store
 │   ├── StoreUnreachable        Redis is away, refuses us, or is too slow
 │   ├── StoreCorrupt            what lies in the store is not a complete version
+│   ├── StateUnusable           the gateway's own state folder cannot be used
 │   └── VersionConflict         `apply --base V`, and V is not the current version
 ├── RequestError                the client's mistake (source = client); has an HTTP status
 └── UpstreamError               an attempt that failed
@@ -80,6 +81,10 @@ class StoreUnreachable(StoreError):
 
 class StoreCorrupt(StoreError):
     """What lies in the store is not a complete version."""
+
+
+class StateUnusable(StoreError):
+    """The state folder cannot be used: not writable, not ours, or in use by another gateway."""
 
 
 class VersionConflict(StoreError):

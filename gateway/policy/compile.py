@@ -1,0 +1,179 @@
+"""From validated policies to what the request path reads. Pure: environment, version and time are handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from gateway.errors import PolicyError
+from gateway.policy import models
+from gateway.policy.compiled import (
+    ApiKey,
+    BaseStep,
+    BoxSpec,
+    CompiledPolicy,
+    CustomerPolicy,
+    FleetSpec,
+    ProviderSpec,
+    ProviderStep,
+    StaticStep,
+    Step,
+)
+from gateway.policy.crosscheck import by_name, crosscheck
+from gateway.policy.diagnostics import Diagnostic, key_path
+from gateway.policy.effective import Effective, effective
+from gateway.policy.names import referenced
+from gateway.policy.policy_set import PolicySet
+
+NAMED = 3
+"""How many customers a line about many of them names."""
+
+
+def compile_policy(
+    policy_set: PolicySet, *, version: int, store_id: str, created_s: int, env: Mapping[str, str] | None
+) -> CompiledPolicy:
+    """``policy_set`` as frozen look-ups. ``env`` None: references are left unresolved, as for the command line.
+
+    A reference that ``env`` does not have makes its box or provider unavailable, and nothing else. Raises PolicyError
+    when the set does not hold together, which a set from :func:`~gateway.policy.validate.read_folder` always does.
+    """
+    _refuse_inconsistent(policy_set)
+    fleets = {name: _fleet(name, fleet, env) for name, fleet in policy_set.fleet.fleets.items()}
+    providers = {name: _provider(name, provider, env) for name, provider in policy_set.fleet.providers.items()}
+    customers: dict[str, CustomerPolicy] = {}
+    keys: dict[bytes, ApiKey] = {}
+    rules: dict[str, Effective] = {}
+    only_fleet = next(iter(fleets.values()))
+    for customer in policy_set.customers:
+        found = effective(policy_set.defaults, customer, policy_set.fleet.providers)
+        fleet = only_fleet if customer.fleet is None else fleets[customer.fleet]
+        policy = _customer(customer, found, fleet, providers)
+        customers[policy.name] = policy
+        rules[policy.name] = found
+        for key in customer.keys:
+            digest = bytes.fromhex(key.sha256.removeprefix("sha256:"))
+            keys[digest] = ApiKey(digest, policy, key.name, key.expires)
+    return CompiledPolicy(
+        version=version,
+        store_id=store_id,
+        created_s=created_s,
+        fleets=fleets,
+        providers=providers,
+        customers=customers,
+        keys=keys,
+        warnings=tuple(_warnings(rules)),
+        not_in_force=tuple(_not_in_force(policy_set, rules)),
+    )
+
+
+def _refuse_inconsistent(policy_set: PolicySet) -> None:
+    found = crosscheck(policy_set.fleet, policy_set.defaults, policy_set.customers, by_name(policy_set.customers))
+    errors = [
+        Diagnostic(
+            policy_set.customers[finding.part].customer if isinstance(finding.part, int) else finding.part,
+            0,
+            0,
+            key_path(finding.at),
+            finding.message,
+            finding.hint,
+        )
+        for finding in found
+        if finding.severity == "error"
+    ]
+    if errors:
+        raise PolicyError(tuple(errors))
+
+
+def _resolve(reference: str | None, env: Mapping[str, str] | None) -> tuple[str | None, str | None]:
+    """The value of a reference, and why there is none."""
+    if reference is None or env is None:
+        return None, None
+    value = env.get(referenced(reference), "").strip()
+    if not value:
+        return None, f"its api_key refers to {reference}, and {reference} is not set"
+    if not value.isascii() or not value.isprintable():
+        return None, f"its api_key refers to {reference}, and {reference} holds characters that a header cannot carry"
+    return value, None
+
+
+def _fleet(name: str, fleet: models.Fleet, env: Mapping[str, str] | None) -> FleetSpec:
+    boxes = []
+    for box_name, box in fleet.boxes.items():
+        api_key, unavailable = _resolve(box.api_key, env)
+        boxes.append(BoxSpec(box_name, name, box.url, box.max_loras, box.cpu_pool, api_key, unavailable))
+    return FleetSpec(name, fleet.base_model, tuple(boxes))
+
+
+def _provider(name: str, provider: models.Provider, env: Mapping[str, str] | None) -> ProviderSpec:
+    api_key, unavailable = _resolve(provider.api_key, env)
+    return ProviderSpec(name, provider.model, provider.api_base, api_key, unavailable)
+
+
+def _customer(
+    customer: models.CustomerFile, rules: Effective, fleet: FleetSpec, providers: Mapping[str, ProviderSpec]
+) -> CustomerPolicy:
+    return CustomerPolicy(
+        name=customer.customer,
+        fleet=fleet,
+        adapters=frozenset(customer.adapters),
+        steps=tuple(_step(step, providers) for step in rules.steps),
+        ttft_budget_s=rules.ttft_budget_s,
+        plain_budget_s=rules.plain_budget_s,
+        deadline_s=rules.deadline_s,
+        stall_timeout_s=rules.stall_timeout_s,
+        on_broken_stream=rules.on_broken_stream,
+        priority=rules.priority,
+        hosted_allowed=rules.hosted.allowed,
+    )
+
+
+def _step(step: models.Step, providers: Mapping[str, ProviderSpec]) -> Step:
+    if isinstance(step, models.ProviderStep):
+        provider = providers[step.provider]
+        return ProviderStep(provider, step.model or provider.model, step.system_prompt, frozenset(step.drop))
+    if isinstance(step, models.StaticStep):
+        return StaticStep(step.static, step.even_for_tools)
+    return BaseStep()
+
+
+def _named(customers: list[str]) -> str:
+    """``acme, globex, initech and 37 more``"""
+    more = len(customers) - NAMED
+    return ", ".join(customers[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _warnings(rules: Mapping[str, Effective]) -> Iterator[str]:
+    """One line a kind, however many customers it is about."""
+    if dropped := [name for name, found in rules.items() if found.dropped]:
+        yield f"hosted.allowed: false: the provider steps of {_named(dropped)} are not used"
+    if alone := [name for name, found in rules.items() if not found.steps]:
+        yield f"fallback: nothing answers for {_named(alone)} when the boxes cannot"
+
+
+def _not_in_force(policy_set: PolicySet, rules: Mapping[str, Effective]) -> Iterator[str]:
+    """One line a key that is accepted and not acted on yet, however many customers write it."""
+    defaults = policy_set.defaults
+    written: dict[str, list[str]] = {key: [] for key in ("limits", "aliases", "priority", "hosted.usd_per_day")}
+    for customer in policy_set.customers:
+        name = customer.customer
+        if customer.limits is not None or defaults.limits is not None:
+            written["limits"].append(name)
+        if customer.aliases:
+            written["aliases"].append(name)
+        if rules[name].priority != "standard":
+            written["priority"].append(name)
+        if rules[name].hosted.usd_per_day is not None:
+            written["hosted.usd_per_day"].append(name)
+    what = {
+        "limits": "requests, tokens and concurrency are not limited yet",
+        "aliases": "aliases do not resolve yet: ask for the adapter's own name",
+        "priority": "all requests have the same priority yet",
+        "hosted.usd_per_day": "what hosted providers cost is not capped yet",
+    }
+    for key, names in written.items():
+        if names:
+            yield f"{key}: {what[key]} (written for {_named(names)})"
+    if resuming := [name for name, found in rules.items() if found.on_broken_stream == "resume"]:
+        yield (
+            "on_broken_stream: resume: treated as error, a stream that breaks ends with an error frame "
+            f"(holds for {_named(resuming)})"
+        )

@@ -1,0 +1,140 @@
+"""What can only be seen with all files side by side: references, names that clash, keys that are taken twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from gateway.policy.diagnostics import Finding, Location, Part, key_path, meant
+from gateway.policy.effective import effective
+from gateway.policy.models import CustomerFile, FleetFile, ProviderStep, Rules, Step
+
+Locate = Callable[[int, Location], str]
+"""Where a key of a customer is, in words for people: ``customers/acme.yaml:6:12``."""
+
+
+def by_name(customers: tuple[CustomerFile, ...]) -> Locate:
+    """Places by the customer's name, for policies that did not come from files."""
+    return lambda index, at: f"customer {customers[index].customer}, {key_path(at)}"
+
+
+@dataclass
+class _Taken:
+    """What has been given away so far, and to whom: customer index and place."""
+
+    base_models: frozenset[str]
+    customers: dict[str, tuple[int, Location]] = field(default_factory=dict)
+    adapters: dict[str, tuple[int, Location]] = field(default_factory=dict)
+    digests: dict[str, tuple[int, Location]] = field(default_factory=dict)
+
+
+def crosscheck(
+    fleet: FleetFile, defaults: Rules, customers: tuple[CustomerFile, ...], locate: Locate
+) -> Iterator[Finding]:
+    """Every finding, errors and warnings."""
+    yield from _fleets(fleet)
+    yield from _steps("defaults", ("defaults", "fallback"), defaults.fallback, fleet)
+    taken = _Taken(base_models=frozenset(one.base_model for one in fleet.fleets.values()))
+    for index, customer in enumerate(customers):
+        yield from _customer(index, customer, fleet, taken, locate)
+        yield from _rules(index, customer, defaults, fleet)
+    for index, customer in enumerate(customers):
+        yield from _aliases(index, customer, taken, locate)
+
+
+def _fleets(fleet: FleetFile) -> Iterator[Finding]:
+    boxes: dict[str, Location] = {}
+    urls: dict[str, Location] = {}
+    for fleet_name, one in fleet.fleets.items():
+        for box_name, box in one.boxes.items():
+            at: Location = ("fleets", fleet_name, "boxes", box_name)
+            if (first := boxes.setdefault(box_name, at)) != at:
+                yield Finding(
+                    "fleet", at, "this box's name is taken", f"by {key_path(first)}; names are unique over all fleets"
+                )
+            if (first := urls.setdefault(box.url.rstrip("/"), at)) != at:
+                yield Finding("fleet", (*at, "url"), "this box has the address of another", f"of {key_path(first)}")
+            if box.cpu_pool < box.max_loras:
+                message = f"is less than max_loras ({box.max_loras}), which vLLM refuses"
+                yield Finding("fleet", (*at, "max_cpu_loras"), message)
+            if box.url.rstrip("/").endswith("/v1"):
+                yield Finding("fleet", (*at, "url"), "ends in /v1, which is added to it", "leave /v1 out", "warning")
+
+
+def _steps(part: Part, at: Location, steps: list[Step] | None, fleet: FleetFile) -> Iterator[Finding]:
+    for index, step in enumerate(steps or ()):
+        if isinstance(step, ProviderStep) and step.provider not in fleet.providers:
+            hint = meant(step.provider, fleet.providers, noun="provider in fleet.yaml")
+            yield Finding(part, (*at, index, "provider"), f"there is no provider {step.provider}", hint)
+
+
+def _customer(index: int, customer: CustomerFile, fleet: FleetFile, taken: _Taken, locate: Locate) -> Iterator[Finding]:
+    first = taken.customers.setdefault(customer.customer, (index, ("customer",)))
+    if first[0] != index:
+        yield Finding(
+            index, ("customer",), f"customer {customer.customer} is there twice", f"first at {locate(*first)}"
+        )
+    if customer.fleet is None and len(fleet.fleets) > 1:
+        yield Finding(
+            index, ("fleet",), "is missing, and there is more than one", f"known: {', '.join(sorted(fleet.fleets))}"
+        )
+    elif customer.fleet is not None and customer.fleet not in fleet.fleets:
+        hint = meant(customer.fleet, fleet.fleets, noun="fleet in fleet.yaml")
+        yield Finding(index, ("fleet",), f"there is no fleet {customer.fleet}", hint)
+    for i, adapter in enumerate(customer.adapters):
+        at: Location = ("adapters", i)
+        if adapter in taken.base_models:
+            yield Finding(index, at, f"{adapter} is the name of a base model, not of an adapter")
+        if (first := taken.adapters.setdefault(adapter, (index, at))) != (index, at):
+            yield Finding(
+                index, at, f"adapter {adapter} is taken", f"at {locate(*first)}; an adapter belongs to one customer"
+            )
+    for i, key in enumerate(customer.keys):
+        at = ("api_keys", i)
+        if (first := taken.digests.setdefault(key.sha256, (index, at))) != (index, at):
+            yield Finding(index, at, "this API key is taken", f"at {locate(*first)}; a key belongs to one customer")
+    if not customer.adapters:
+        yield Finding(index, ("adapters",), "names no adapter: there is nothing to ask for", "", "warning")
+    if not customer.api_keys:
+        yield Finding(index, ("api_keys",), "holds no key: nobody can ask", "", "warning")
+
+
+def _aliases(index: int, customer: CustomerFile, taken: _Taken, locate: Locate) -> Iterator[Finding]:
+    for alias, target in customer.aliases.items():
+        at: Location = ("aliases", alias)
+        if alias in taken.base_models:
+            yield Finding(index, at, f"{alias} is the name of a base model")
+        if (first := taken.adapters.get(alias)) is not None:
+            yield Finding(index, at, f"{alias} is the name of an adapter", f"at {locate(*first)}")
+        weights = {target: 1} if isinstance(target, str) else target
+        for adapter in weights:
+            if adapter not in customer.adapters:
+                place = at if isinstance(target, str) else (*at, adapter)
+                hint = meant(adapter, customer.adapters, noun="adapter of this customer")
+                yield Finding(index, place, f"{adapter} is not one of this customer's adapters", hint)
+        if not any(weights.values()):
+            yield Finding(index, at, "all weights are 0", "one has to be more")
+
+
+def _rules(index: int, customer: CustomerFile, defaults: Rules, fleet: FleetFile) -> Iterator[Finding]:
+    yield from _steps(index, ("fallback",), customer.fallback, fleet)
+    rules = effective(defaults, customer, fleet.providers)
+
+    def warn(key: str, message: str, hint: str = "") -> Finding:
+        return Finding(index, (key,) if key in customer.model_fields_set else (), message, hint, "warning")
+
+    if rules.dropped:
+        steps = f"{rules.dropped} provider step{'s' if rules.dropped > 1 else ''}"
+        yield warn("hosted", f"hosted.allowed is false: {steps} of the fallback will not be used")
+    if not rules.steps:
+        yield warn(
+            "fallback", "nothing answers when the boxes cannot", "a base or static step keeps every token with you"
+        )
+    default = defaults.hosted
+    own = customer.hosted
+    if own is not None and "allowed" not in own.model_fields_set and default is not None and not default.allowed:
+        message = "replaces the default's hosted whole, so that hosted providers are allowed here"
+        yield warn("hosted", message, "write allowed: true or false here")
+    for key, value_s in (("ttft_budget", rules.ttft_budget_s), ("plain_budget", rules.plain_budget_s)):
+        if value_s >= rules.deadline_s and rules.steps:
+            yield warn(key, f"{key} is not shorter than the deadline: no time is left for the fallback")

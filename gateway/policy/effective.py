@@ -1,0 +1,63 @@
+"""What holds for a customer: its own key, or else the default's, or else the built-in one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gateway.policy.compiled import Priority
+from gateway.policy.models import CustomerFile, Hosted, Provider, ProviderStep, Rules, Step
+
+BUILT_IN_PROVIDER = "hosted"
+TTFT_BUDGET_S = 2.0
+DEADLINE_S = 60.0
+ALLOWED = Hosted()
+BUILT_IN_FALLBACK: list[Step] = [ProviderStep(provider=BUILT_IN_PROVIDER)]
+"""Where the fleet's file has a provider of that name, and else nothing."""
+PLAIN_SHARE = 0.5
+"""Of the deadline, where no ``plain_budget`` is written."""
+STALL_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """One customer's rules with nothing left open. Durations in seconds."""
+
+    ttft_budget_s: float
+    plain_budget_s: float
+    deadline_s: float
+    stall_timeout_s: float
+    on_broken_stream: Literal["resume", "error"]
+    priority: Priority
+    hosted: Hosted
+    steps: tuple[Step, ...]
+    dropped: int
+    """Provider steps that ``hosted.allowed: false`` takes out."""
+
+
+def effective(defaults: Rules, customer: CustomerFile, providers: Mapping[str, Provider]) -> Effective:
+    """Whole keys replace whole keys: nothing inside of them is merged."""
+
+    def value(key: str, built_in: Any) -> Any:
+        own = getattr(customer, key)
+        if own is not None:
+            return own
+        default = getattr(defaults, key)
+        return built_in if default is None else default
+
+    deadline_s = value("deadline", DEADLINE_S)
+    hosted: Hosted = value("hosted", ALLOWED)
+    written: list[Step] = value("fallback", BUILT_IN_FALLBACK if BUILT_IN_PROVIDER in providers else [])
+    steps = tuple(step for step in written if hosted.allowed or not isinstance(step, ProviderStep))
+    return Effective(
+        ttft_budget_s=value("ttft_budget", TTFT_BUDGET_S),
+        plain_budget_s=value("plain_budget", deadline_s * PLAIN_SHARE),
+        deadline_s=deadline_s,
+        stall_timeout_s=value("stall_timeout", STALL_TIMEOUT_S),
+        on_broken_stream=value("on_broken_stream", "resume"),
+        priority=value("priority", "standard"),
+        hosted=hosted,
+        steps=steps,
+        dropped=len(written) - len(steps),
+    )

@@ -1,0 +1,98 @@
+"""One whole set of policies, and the document in which a version of it is stored.
+
+The document is JSON without the YAML's comments, layout and file names, with customers in order of their names, so that
+equal policies give equal digests. References stay ``${NAME}``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar
+
+import msgspec
+from pydantic import ValidationError
+
+from gateway.errors import PolicyError
+from gateway.policy.diagnostics import Diagnostic, key_path
+from gateway.policy.model_errors import findings
+from gateway.policy.models import CustomerFile, FleetFile, Keys, Rules
+
+_Model = TypeVar("_Model", bound=Keys)
+
+FORMAT = 1
+"""Raised when an older gateway could no longer read what is written."""
+
+
+class _Document(msgspec.Struct, frozen=True):
+    format: int
+    fleet: msgspec.Raw
+    defaults: msgspec.Raw
+    customers: list[msgspec.Raw]
+
+
+@dataclass(frozen=True)
+class PolicySet:
+    """Validated policies. ``sources``: the files' texts by their path in the folder; empty when read from a store."""
+
+    fleet: FleetFile
+    defaults: Rules
+    customers: tuple[CustomerFile, ...]
+    sources: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[Diagnostic, ...] = ()
+
+    @cached_property
+    def document(self) -> bytes:
+        """The normalised JSON text of the set."""
+        customers = sorted(self.customers, key=lambda customer: customer.customer)
+        return msgspec.json.encode(
+            {
+                "format": FORMAT,
+                "fleet": _dump(self.fleet),
+                "defaults": _dump(self.defaults),
+                "customers": [_dump(customer) for customer in customers],
+            }
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the document, in hex."""
+        return hashlib.sha256(self.document).hexdigest()
+
+
+def _dump(model: Keys) -> msgspec.Raw:
+    return msgspec.Raw(model.model_dump_json(exclude_unset=True).encode())
+
+
+def policy_set_from_document(document: bytes) -> PolicySet:
+    """The set that a document holds. Raises PolicyError when this release cannot read it.
+
+    Customers are validated one at a time, so that a thread which does this never holds up the others for long.
+    """
+    try:
+        read = msgspec.json.decode(document, type=_Document)
+    except msgspec.DecodeError as error:
+        raise PolicyError((Diagnostic("the stored document", 0, 0, "", f"cannot be read: {error}"),)) from None
+    if read.format != FORMAT:
+        message = f"has format {read.format}, and this release reads format {FORMAT}"
+        raise PolicyError((Diagnostic("the stored document", 0, 0, "format", message),))
+    wrong: list[Diagnostic] = []
+    fleet = _load(FleetFile, read.fleet, "fleet", wrong)
+    defaults = _load(Rules, read.defaults, "defaults", wrong)
+    customers = [_load(CustomerFile, raw, f"customers[{i}]", wrong) for i, raw in enumerate(read.customers)]
+    if wrong or fleet is None or defaults is None:
+        raise PolicyError(tuple(wrong))
+    return PolicySet(fleet, defaults, tuple(c for c in customers if c is not None))
+
+
+def _load(model: type[_Model], raw: msgspec.Raw, part: str, wrong: list[Diagnostic]) -> _Model | None:
+    try:
+        return model.model_validate_json(bytes(raw))
+    except ValidationError as error:
+        found = list(findings(error, model, 0))
+        wrong += [
+            Diagnostic("the stored document", 0, 0, key_path((part, *one.at)), one.message, one.hint) for one in found
+        ]
+        return None

@@ -1,0 +1,234 @@
+"""The policy store: versions of the policies in Redis.
+
+Keys, all under one hash tag, so that a Redis Cluster keeps them in one slot and one transaction:
+
+``{failsoft}:head``
+    hash: ``store_id``, ``version``, ``digest`` of the current version
+``{failsoft}:version:N``
+    hash: ``meta`` (JSON: store_id, version, digest, created, note, author), ``document`` (the normalised policies,
+    all that gateways read) and ``sources`` (JSON: the YAML files' texts by path, for people)
+``{failsoft}:changes``
+    channel: the number of each new version
+
+A version is written, made current and announced in one transaction that fails if the head has moved meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import cast
+from urllib.parse import urlsplit
+
+import msgspec
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, RedisError, ResponseError, WatchError
+
+from gateway.clock import wall_s
+from gateway.errors import StoreCorrupt, StoreUnreachable, VersionConflict
+from gateway.policy.policy_set import PolicySet
+from gateway.policy.versions import Head, StoredVersion
+
+PREFIX = "{failsoft}:"
+HEAD_KEY = PREFIX + "head"
+CHANGES = PREFIX + "changes"
+
+CONNECT_TIMEOUT_S = 1.0
+ANSWER_TIMEOUT_S = 2.0
+CONTENT_TIMEOUT_S = 10.0
+"""For what carries whole policies, which may be megabytes."""
+POLL_S = 1.0
+"""How often a gateway looks by itself, should a message be lost."""
+WRITE_ATTEMPTS = 10
+"""Of an ``apply`` without ``base``, when others apply at the same moment."""
+
+
+def version_key(version: int) -> str:
+    """Where a version lies."""
+    return f"{PREFIX}version:{version}"
+
+
+class Meta(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a version besides its content. ``created``: Unix time."""
+
+    store_id: str
+    version: int
+    digest: str
+    created: int
+    note: str = ""
+    author: str = ""
+
+
+class PolicyStore:
+    """One connection pool to one Redis. Every method raises only :class:`~gateway.errors.StoreError`.
+
+    ``url``: ``redis://``, ``rediss://`` or ``unix://``. Raises ValueError for any other.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.address = address_of(url)
+        """The URL without credentials, for people."""
+        self._redis: Redis = Redis.from_url(
+            url,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            # Limits on answers are ours: with its own, the client sends by asyncio.wait_for, which loses cancellations
+            # in Python 3.11 (python/cpython#86296).
+            socket_timeout=None,
+            retry=Retry(NoBackoff(), 0),
+            client_name="failsoft",
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._redis.aclose()
+
+    async def head(self) -> Head | None:
+        """The current version, None when there is none. Raises StoreUnreachable, StoreCorrupt."""
+        async with self._mapped():
+            return _parse_head(cast("Mapping[bytes, bytes]", await self._redis.hgetall(HEAD_KEY)))
+
+    async def load(self, version: int) -> StoredVersion:
+        """A complete version. Raises StoreCorrupt when parts are missing or damaged, StoreUnreachable."""
+        async with self._mapped(CONTENT_TIMEOUT_S):
+            found = await self._redis.hmget(version_key(version), ["meta", "document"])
+            raw_meta, document = cast("list[bytes | None]", found)
+        if raw_meta is None or document is None:
+            raise StoreCorrupt(f"version {version} is not whole: the store at {self.address} has lost a part of it")
+        meta = _parse_meta(raw_meta, version)
+        head = Head(meta.store_id, meta.version, meta.digest)
+        return StoredVersion(head, meta.created, meta.note, meta.author, document).checked()
+
+    async def sources(self, version: int) -> Mapping[str, str]:
+        """The texts of the YAML files that a version was made of, by path. Raises StoreCorrupt, StoreUnreachable."""
+        async with self._mapped(CONTENT_TIMEOUT_S):
+            raw = await self._redis.hget(version_key(version), "sources")
+        if raw is None:
+            raise StoreCorrupt(f"version {version} is not whole: the store at {self.address} has lost a part of it")
+        try:
+            return msgspec.json.decode(raw, type=dict[str, str])
+        except msgspec.DecodeError as error:
+            raise StoreCorrupt(f"version {version} is damaged: {error}") from None
+
+    async def apply(
+        self,
+        policy_set: PolicySet,
+        *,
+        note: str = "",
+        author: str = "",
+        base: int | None = None,
+        only_if_never_filled: bool = False,
+        above: int = 0,
+    ) -> Head:
+        """Write one new version whole and make it current, or change nothing.
+
+        ``base``: the version that has to be current. ``only_if_never_filled``: seed an empty store, and leave any other
+        alone. ``above``: the new version's number is higher than this one too. Raises VersionConflict when ``base`` is
+        not current, when a store to be seeded holds a version, or when others keep applying at the same moment;
+        StoreUnreachable, and then whether it was written is not known if the connection was lost at the very end.
+        """
+        document, sources = policy_set.document, msgspec.json.encode(dict(policy_set.sources))
+        for _ in range(WRITE_ATTEMPTS):
+            async with self._mapped(CONTENT_TIMEOUT_S), self._redis.pipeline(transaction=True) as pipe:
+                await pipe.watch(HEAD_KEY)
+                before = _parse_head(cast("Mapping[bytes, bytes]", await pipe.hgetall(HEAD_KEY)))
+                _refuse_conflict(before, base=base, only_if_never_filled=only_if_never_filled)
+                after = Head(
+                    before.store_id if before is not None else uuid.uuid4().hex,
+                    max(before.version if before is not None else 0, above) + 1,
+                    policy_set.digest,
+                )
+                meta = Meta(
+                    store_id=after.store_id,
+                    version=after.version,
+                    digest=after.digest,
+                    created=int(wall_s()),
+                    note=note,
+                    author=author,
+                )
+                pipe.multi()  # type: ignore[no-untyped-call]
+                key = version_key(after.version)
+                pipe.delete(key)
+                pipe.hset(key, mapping={"meta": msgspec.json.encode(meta), "document": document, "sources": sources})
+                pipe.hset(
+                    HEAD_KEY,
+                    mapping={"store_id": after.store_id, "version": after.version, "digest": after.digest},
+                )
+                pipe.publish(CHANGES, str(after.version))
+                try:
+                    await pipe.execute()
+                except WatchError:
+                    continue
+                return after
+        raise VersionConflict("others apply at the same moment; nothing was written, try again")
+
+    async def watch(self, poll_s: float = POLL_S) -> AsyncGenerator[Head | None, None]:
+        """The head now, and again at each announcement and at least each ``poll_s``. Ends by raising StoreError."""
+        async with self._redis.pubsub() as changes:
+            async with self._mapped():
+                await changes.subscribe(CHANGES)
+            while True:
+                yield await self.head()
+                async with self._mapped(poll_s + ANSWER_TIMEOUT_S):
+                    await changes.get_message(ignore_subscribe_messages=True, timeout=poll_s)
+
+    @asynccontextmanager
+    async def _mapped(self, limit_s: float = ANSWER_TIMEOUT_S) -> AsyncIterator[None]:
+        """At most ``limit_s``, and whatever goes wrong as our own errors, which never repeat the URL's credentials."""
+        try:
+            async with asyncio.timeout(limit_s):
+                yield
+        except AuthenticationError as error:
+            raise StoreUnreachable(f"the store at {self.address} refuses our credentials: {error}") from error
+        except ResponseError as error:
+            if str(error).startswith("WRONGTYPE"):
+                raise StoreCorrupt(f"the store at {self.address} holds something else under {PREFIX}*") from error
+            raise StoreUnreachable(f"the store at {self.address} refuses: {error}") from error
+        except TimeoutError as error:
+            raise StoreUnreachable(f"the store at {self.address} does not answer within {limit_s:g} s") from error
+        except (RedisError, OSError) as error:
+            raise StoreUnreachable(f"the store at {self.address} cannot be reached: {error}") from error
+
+
+def address_of(url: str) -> str:
+    """A store's URL without user and password. Raises ValueError when it is not one."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix" and parts.path:
+        return f"unix://{parts.path}"
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+        raise ValueError("a store's URL is redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH")
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
+
+
+def _refuse_conflict(before: Head | None, *, base: int | None, only_if_never_filled: bool) -> None:
+    if only_if_never_filled and before is not None:
+        raise VersionConflict(f"the store holds {before} already")
+    if base is not None and (before is None or before.version != base):
+        now = f"version {before.version}" if before is not None else "empty"
+        raise VersionConflict(f"the change is based on version {base}, and the store is at {now}; nothing was written")
+
+
+def _parse_head(raw: Mapping[bytes, bytes]) -> Head | None:
+    if not raw:
+        return None
+    try:
+        head = Head(raw[b"store_id"].decode(), int(raw[b"version"]), raw[b"digest"].decode())
+    except (KeyError, ValueError):
+        raise StoreCorrupt(f"{HEAD_KEY} is not whole") from None
+    if head.version < 1 or not head.store_id:
+        raise StoreCorrupt(f"{HEAD_KEY} is not whole")
+    return head
+
+
+def _parse_meta(raw: bytes, version: int) -> Meta:
+    try:
+        meta = msgspec.json.decode(raw, type=Meta)
+    except msgspec.DecodeError as error:
+        raise StoreCorrupt(f"version {version} is damaged: {error}") from None
+    if meta.version != version:
+        raise StoreCorrupt(f"version {version} is damaged: it says that it is version {meta.version}")
+    return meta

@@ -1,0 +1,195 @@
+"""From a folder of YAML to a :class:`PolicySet`, or to every reason why not.
+
+A folder holds ``fleet.yaml``, ``defaults.yaml`` (may be left out) and ``customers/*.yaml``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from gateway.errors import PolicyError
+from gateway.policy.crosscheck import crosscheck
+from gateway.policy.diagnostics import Diagnostic, Finding, Location, Part, Severity, key_path
+from gateway.policy.model_errors import findings
+from gateway.policy.models import CustomerFile, DefaultsFile, FleetFile, Keys
+from gateway.policy.policy_set import PolicySet
+from gateway.policy.source import MAX_BYTES, Document, Node, SourceError, decode, read_yaml
+
+FLEET = "fleet.yaml"
+DEFAULTS = "defaults.yaml"
+CUSTOMERS = "customers"
+
+_Model = TypeVar("_Model", bound=Keys)
+
+
+@dataclass(slots=True)
+class _File:
+    """One file as read. ``relative``: its path in the folder."""
+
+    path: Path
+    relative: str
+    text: str
+    document: Document
+
+
+def policy_files(folder: Path) -> Iterator[Path]:
+    """The files that make up the policies of ``folder``, those that exist, in order. Raises OSError."""
+    for name in (FLEET, DEFAULTS):
+        if (folder / name).exists():
+            yield folder / name
+    if (folder / CUSTOMERS).is_dir():
+        yield from sorted(p for p in (folder / CUSTOMERS).iterdir() if p.suffix == ".yaml" and p.name[0] != ".")
+
+
+def read_folder(folder: Path) -> PolicySet:
+    """The policies in ``folder``. Raises PolicyError, which carries every diagnostic and not only the first."""
+    return _Folder(folder).read()
+
+
+class _Folder:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._diagnostics: list[Diagnostic] = []
+        self._files: dict[Part, _File] = {}
+
+    def read(self) -> PolicySet:
+        try:
+            present = list(policy_files(self._folder))
+            self._look_for_strays()
+        except OSError as error:
+            present = []
+            self._report(self._folder, f"cannot be read: {error.strerror or error}")
+        self._missing(present)
+        fleet: FleetFile | None = None
+        defaults = DefaultsFile()
+        customers: list[CustomerFile] = []
+        for path in present:
+            file = self._open(path)
+            if file is None:
+                continue
+            if path == self._folder / FLEET:
+                fleet = self._load(file, FleetFile, "fleet")
+            elif path == self._folder / DEFAULTS:
+                defaults = self._load(file, DefaultsFile, "defaults") or defaults
+            elif (customer := self._load(file, CustomerFile, len(customers))) is not None:
+                self._named_after(file, customer)
+                customers.append(customer)
+        if fleet is not None:
+            found = crosscheck(fleet, defaults.defaults, tuple(customers), self._locate)
+            self._diagnostics += [self._place(finding) for finding in found]
+        self._diagnostics.sort(key=lambda d: (d.file, d.line, d.column))
+        if fleet is None or any(d.severity == "error" for d in self._diagnostics):
+            raise PolicyError(tuple(self._diagnostics))
+        sources = {file.relative: file.text for file in self._files.values()}
+        return PolicySet(fleet, defaults.defaults, tuple(customers), sources, tuple(self._diagnostics))
+
+    def _report(self, path: Path, message: str, hint: str = "", severity: Severity = "error") -> None:
+        self._diagnostics.append(Diagnostic(str(path), 0, 0, "", message, hint, severity))
+
+    def _missing(self, present: Iterable[Path]) -> None:
+        paths = set(present)
+        if not self._folder.is_dir():
+            what = "is not a folder" if self._folder.exists() else "does not exist"
+            self._report(self._folder, what, f"create it with {FLEET} and {CUSTOMERS}/NAME.yaml in it")
+            return
+        if self._folder / FLEET not in paths:
+            self._report(
+                self._folder / FLEET, "is missing", "create it: it names the fleets, their boxes and the providers"
+            )
+        if not any(path.parent.name == CUSTOMERS for path in paths):
+            place = self._folder / CUSTOMERS
+            self._report(
+                place, "there is no customer", f"create {place / 'NAME.yaml'} with customer, api_keys and adapters"
+            )
+
+    def _look_for_strays(self) -> None:
+        """Files that look like policies and would be passed over in silence."""
+        for folder in (self._folder, self._folder / CUSTOMERS):
+            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                if path.name.startswith("."):
+                    continue
+                if path.suffix == ".yml":
+                    self._report(path, "is not read", "rename it to .yaml")
+                elif folder == self._folder and path.suffix == ".yaml" and path.name not in (FLEET, DEFAULTS):
+                    self._report(path, "is not read", f"customers are in {CUSTOMERS}/", "warning")
+
+    def _open(self, path: Path) -> _File | None:
+        try:
+            with path.open("rb") as opened:
+                raw = opened.read(MAX_BYTES + 1)
+            text = decode(raw)
+            document = read_yaml(text)
+        except OSError as error:
+            self._report(path, f"cannot be read: {error.strerror or error}")
+            return None
+        except SourceError as error:
+            self._diagnostics.append(Diagnostic(str(path), error.line, error.column, "", error.message, error.hint))
+            return None
+        self._diagnostics += [
+            Diagnostic(str(path), p.line, p.column, key_path(p.at), p.message, p.hint) for p in document.problems
+        ]
+        return _File(path, path.relative_to(self._folder).as_posix(), text, document)
+
+    def _load(self, file: _File, model: type[_Model], part: Part) -> _Model | None:
+        self._files[part] = file
+        root = file.document.root
+        if root is None and part == "defaults":
+            return None
+        if root is None or not isinstance(root.value, dict):
+            what = "is empty" if root is None else "is not a mapping"
+            required = ", ".join(name for name, info in model.model_fields.items() if info.is_required())
+            self._report(
+                file.path, what, f"it needs the keys {required}" if "," in required else f"it needs {required}:"
+            )
+            return None
+        try:
+            return model.model_validate(root.plain())
+        except ValidationError as error:
+            self._diagnostics += [self._place(finding) for finding in findings(error, model, part)]
+            return None
+
+    def _named_after(self, file: _File, customer: CustomerFile) -> None:
+        if file.path.stem != customer.customer:
+            message = f"customer {customer.customer} is in a file of another name"
+            line, column = locate(file.document.root, ("customer",))
+            hint = f"{customer.customer}.yaml is where people will look"
+            self._diagnostics.append(Diagnostic(str(file.path), line, column, "customer", message, hint, "warning"))
+
+    def _place(self, finding: Finding) -> Diagnostic:
+        file = self._files.get(finding.part)
+        if file is None:
+            return Diagnostic(
+                str(self._folder / DEFAULTS),
+                0,
+                0,
+                key_path(finding.at),
+                finding.message,
+                finding.hint,
+                finding.severity,
+            )
+        line, column = locate(file.document.root, finding.at)
+        return Diagnostic(
+            str(file.path), line, column, key_path(finding.at), finding.message, finding.hint, finding.severity
+        )
+
+    def _locate(self, index: int, at: Location) -> str:
+        file = self._files[index]
+        line, column = locate(file.document.root, at)
+        return f"{file.path}:{line}:{column}"
+
+
+def locate(root: Node | None, at: Location) -> tuple[int, int]:
+    """Line and column of the key, or of the item, that ``at`` leads to; of its nearest parent where it is missing."""
+    place = (1, 1)
+    node = root
+    for part in at:
+        entry = node.child(part) if node is not None else None
+        if entry is None:
+            break
+        place, node = (entry.line, entry.column), entry.node
+    return place

@@ -1,0 +1,51 @@
+"""One stored version of the policies: what the store, the snapshot and the follower pass to each other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.errors import StoreCorrupt
+from gateway.policy.compile import compile_policy
+from gateway.policy.compiled import CompiledPolicy
+from gateway.policy.policy_set import policy_set_from_document
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Which version it is. Versions count from 1 and compare within one ``store_id``; ``digest`` is the content's."""
+
+    store_id: str
+    version: int
+    digest: str
+
+    def __str__(self) -> str:
+        return f"version {self.version} of store {self.store_id[:8]}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """A complete version. ``created_s``: Unix time of its ``apply``."""
+
+    head: Head
+    created_s: int
+    note: str
+    author: str
+    document: bytes
+
+    def checked(self) -> StoredVersion:
+        """Itself, if the document is the one that the digest was made of. Raises StoreCorrupt."""
+        if hashlib.sha256(self.document).hexdigest() != self.head.digest:
+            raise StoreCorrupt(f"{self.head} is damaged: its content does not match its digest")
+        return self
+
+    def compile(self, env: Mapping[str, str] | None) -> CompiledPolicy:
+        """What the request path reads. Raises PolicyError when this release cannot use it."""
+        return compile_policy(
+            policy_set_from_document(self.document),
+            version=self.head.version,
+            store_id=self.head.store_id,
+            created_s=self.created_s,
+            env=env,
+        )

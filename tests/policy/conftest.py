@@ -1,0 +1,57 @@
+"""A folder, alarms and a real store for each test that asks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.policy.embedded import EmbeddedValkey
+from gateway.policy.follow import PolicyFollower
+from gateway.policy.store import PolicyStore
+from tests.policy.scenery import Folder, RecordedAlarms
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "policies")
+
+
+@pytest.fixture
+def alarms() -> RecordedAlarms:
+    return RecordedAlarms()
+
+
+@pytest.fixture
+async def valkey(tmp_path: Path) -> AsyncIterator[EmbeddedValkey]:
+    """A real store that stands in for the Redis of ``--redis``."""
+    server = EmbeddedValkey(tmp_path / "redis")
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def store(valkey: EmbeddedValkey) -> AsyncIterator[PolicyStore]:
+    opened = PolicyStore(valkey.url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def follow(tmp_path: Path, alarms: RecordedAlarms) -> AsyncIterator[Callable[..., Awaitable[PolicyFollower]]]:
+    """Starts followers on one state folder, as restarts of one gateway, and closes them all."""
+    started: list[PolicyFollower] = []
+
+    async def start(*, redis_url: str | None = None, folder: Path | None = None) -> PolicyFollower:
+        follower = PolicyFollower(
+            redis_url=redis_url, folder=folder, state_dir=tmp_path / "state", env={"OPENAI_API_KEY": "k"}, alarms=alarms
+        )
+        started.append(follower)
+        await follower.start()
+        return follower
+
+    yield start
+    for follower in started:
+        await follower.close()
