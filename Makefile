@@ -1,0 +1,80 @@
+# failsoft. `make` alone lists what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+ENGINE ?= sim
+PORT ?= 8080
+# The first Python that is new enough and can make environments; `make setup PYTHON=…` overrides.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+UV ?= uv
+COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-emit-index-url --no-emit-find-links --quiet pyproject.toml
+
+include backend/engine.mk
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(VENV)/.installed ## Make .venv with the failsoft command, from the lock
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv and pip was found; name one: make setup PYTHON=…" >&2; exit 2; }
+	@echo "making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.locked: requirements-dev.lock | $(BIN)/python
+	@echo "installing the locked packages (the first time takes a minute or two)"
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: run
+run: setup $(if $(filter vllm,$(ENGINE)),engine) ## The demo on port 8080: boxes, provider, gateway (ENGINE=vllm: real boxes)
+	@exec $(BIN)/failsoft demo --engine $(ENGINE) --port $(PORT)
+
+.PHONY: test
+test: setup ## Every test that needs no real engine
+	@$(BIN)/python -m pytest
+
+.PHONY: test-engine
+test-engine: setup engine ## The tests against two real vLLM boxes (sets up .venv-engine)
+	@$(BIN)/python -m pytest -m engine
+
+.PHONY: bench
+bench: setup ## Gateway, bare upstream and vllm-router side by side, as ratios
+	@$(BIN)/python -m bench.gateway $(BENCH)
+
+.PHONY: lint
+lint: setup ## Formatter, linter and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+.PHONY: format
+format: setup ## Format and apply the linter's safe fixes
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: lock
+lock: ## For maintainers: resolve the locks anew (needs uv; LOCK=--upgrade takes newer versions)
+	@$(COMPILE) $(LOCK) -o requirements.lock
+	@$(COMPILE) $(LOCK) --group dev -c requirements.lock -o requirements-dev.lock
+	@if grep -nE '://' requirements.lock requirements-dev.lock; then echo "a lock names a host" >&2; exit 1; fi
+
+.PHONY: clean
+clean: ## Remove environments, caches and the demo's state
+	rm -rf $(VENV) .venv-engine .cache .state .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,90 @@
+"""The ``failsoft`` command: which subcommands there are, and how a failure is told.
+
+A subcommand lives in a module of its own, as a function of the module's name or as a ``typer.Typer`` named ``app``.
+Only the module of the subcommand that was asked for is imported, so that ``failsoft --help`` and small commands do
+not wait for what ``serve`` needs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Final
+
+import typer
+
+from gateway.cli.exit_codes import FOUND_WRONG, UNREACHABLE
+from gateway.errors import FailsoftError, StoreUnreachable, UpstreamError
+
+SUBCOMMANDS: Final = {
+    "serve": ("gateway.cli.serve", "Serve clients: the gateway itself."),
+    "demo": ("gateway.cli.demo", "Show it all on this machine: two boxes, a provider, the gateway, traffic."),
+    "policies": ("gateway.cli.policies", "Check policies, apply them, look back at earlier versions."),
+    "status": ("gateway.cli.status", "What a running gateway knows: policy version, boxes, alarms."),
+    "simulate-box": ("gateway.cli.simulate_box", "A vLLM box without a GPU."),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line. Raises SystemExit with one of :mod:`gateway.cli.exit_codes`."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    asked = next((argument for argument in arguments if not argument.startswith("-")), None)
+    try:
+        _command_line(asked)(arguments, prog_name="failsoft")
+    except FailsoftError as error:
+        # The caller asked for something that did not work out; where in our code that came to light is not its concern.
+        sys.stderr.write(f"failsoft: {error}\n")
+        raise SystemExit(exit_code(error)) from None
+
+
+def exit_code(error: FailsoftError) -> int:
+    """What a failure means to a script that runs us."""
+    return UNREACHABLE if isinstance(error, StoreUnreachable | UpstreamError) else FOUND_WRONG
+
+
+def _command_line(asked: str | None) -> typer.Typer:
+    app = typer.Typer(
+        help="One OpenAI endpoint for a fine-tuned adapter per customer that never goes dark.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    for name, (module_name, purpose) in SUBCOMMANDS.items():
+        if name != asked:
+            app.command(name, help=purpose)(_not_asked_for)
+            continue
+        module = import_module(module_name)
+        if isinstance(group := getattr(module, "app", None), typer.Typer):
+            app.add_typer(group, name=name, short_help=purpose)
+        else:
+            app.command(name)(getattr(module, module_name.rpartition(".")[2]))
+    return app
+
+
+def _not_asked_for() -> None:
+    """Stands in the list of ``failsoft --help`` for a subcommand whose module is not loaded."""
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"failsoft {_version()}")
+        raise typer.Exit
+
+
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Options of the command as a whole; they act through their own callbacks."""
+
+
+def _version() -> str:
+    try:
+        return version("failsoft")
+    except PackageNotFoundError:
+        return "(not installed)"

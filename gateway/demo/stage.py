@@ -1,0 +1,74 @@
+"""Which programs take part in a demo, and how each is started."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from typing import Final
+
+from backend.launch import ENGINE_PYTHON, BoxPlan, vllm_command
+from backend.tiny_model.artefacts import ensure
+from gateway.demo.boxes import Box
+from gateway.demo.cast import BASE_MODEL, Customer, cast
+from gateway.demo.child import Child
+from gateway.demo.guardian import Guardian
+from gateway.demo.layout import Layout
+from gateway.demo.ports import HOST, free_port
+from gateway.demo.show import Settings
+
+BOX_NAMES: Final = ("box-a", "box-b")
+
+
+class Engine(StrEnum):
+    """What the boxes are: simulated, or vLLM on this machine's CPU."""
+
+    SIM = "sim"
+    VLLM = "vllm"
+
+
+class MissingEngine(Exception):
+    """What real boxes need is not installed. The message says how to get it."""
+
+
+def make_settings(
+    engine: Engine, layout: Layout, *, port: int, requests_per_second: float, once: int | None
+) -> Settings:
+    """Everything that a demo needs, on free ports. Raises MissingEngine, TinyModelError, or OSError."""
+    customers, guardian = cast(), Guardian()
+    provider_port = free_port()
+    make_box = _simulated if engine is Engine.SIM else _real
+    return Settings(
+        layout=layout,
+        customers=customers,
+        guardian=guardian,
+        boxes=tuple(make_box(name, layout, customers, guardian) for name in BOX_NAMES),
+        provider=Child(
+            "provider",
+            (sys.executable, "-m", "backend.simulator.provider", "--host", HOST, "--port", str(provider_port)),
+            log=layout.log("provider"),
+            guardian=guardian,
+        ),
+        provider_url=f"http://{HOST}:{provider_port}/v1",
+        port=port,
+        requests_per_second=requests_per_second,
+        once=once,
+    )
+
+
+def _simulated(name: str, layout: Layout, customers: tuple[Customer, ...], guardian: Guardian) -> Box:
+    port = free_port()
+    command = [sys.executable, "-m", "backend.simulator", "--name", name, "--host", HOST, "--port", str(port)]
+    command += ["--base-model", BASE_MODEL, "--max-loras", "2", "--ttft-ms", "60", "--itl-ms", "15"]
+    for customer in customers:
+        command += ["--adapter", customer.adapter]
+    return Box(Child(name, command, log=layout.log(name), guardian=guardian), f"http://{HOST}:{port}")
+
+
+def _real(name: str, layout: Layout, customers: tuple[Customer, ...], guardian: Guardian) -> Box:
+    if not ENGINE_PYTHON.exists():
+        raise MissingEngine("the engine is not installed: `make engine`, or `make run ENGINE=vllm`, sets it up")
+    model, port = ensure(ENGINE_PYTHON), free_port()
+    adapters = {customer.adapter: model.adapters[customer.adapter] for customer in customers}
+    command = vllm_command(BoxPlan(model.base, port, host=HOST, adapters=adapters))
+    child = Child(name, command.arguments, log=layout.log(name), guardian=guardian, environment=command.environment)
+    return Box(child, f"http://{HOST}:{port}")
