@@ -1,0 +1,142 @@
+"""What the fault rules and the connection need to know of an answer, whatever its dialect."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar
+
+from backend.simulator.engine import Flight
+from backend.simulator.steps import Body, Do, Event, Head, Script, Wait
+
+JSON = b"application/json"
+EVENTS = b"text/event-stream; charset=utf-8"
+
+
+class Dialect(ABC):
+    """How one API words its errors, and what its server calls itself."""
+
+    server: ClassVar[bytes] = b"uvicorn"
+
+    @abstractmethod
+    def error_body(
+        self,
+        status: int,
+        message: str | None = None,
+        *,
+        type: str | None = None,
+        param: str | None = None,
+        code: str | None = None,
+    ) -> bytes:
+        """The body of an error answer. Without a message: the usual one for the status."""
+
+    @abstractmethod
+    def error_event(self, status: int, message: str | None) -> bytes:
+        """An error as one server-sent event."""
+
+
+class Answer(ABC):
+    """One answer: what it is when healthy, and the parts that a fault rule puts together differently."""
+
+    status = 200
+    content_type = JSON
+    extra = b""
+    streamed = False
+    model = ""
+    """Who answers, where it is a model."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+
+    @abstractmethod
+    def body(self, *, finish: str | None = None) -> bytes:
+        """The body of a plain answer; with ``finish``, half the text and that finish reason."""
+
+    def script(self) -> Script:
+        """The healthy answer."""
+        return self.plain(self.body())
+
+    def plain(self, body: bytes) -> Script:
+        """A length-delimited answer with this body."""
+        yield Head(self.status, self.content_type, len(body), self.extra)
+        yield Body(body)
+        yield Do.END
+
+    def opening(self) -> list[bytes]:
+        """The events before any content."""
+        return []
+
+    def content(self, text: bytes) -> bytes:
+        """One event with ``text``, the inside of a JSON string, as content."""
+        return b""
+
+    def closing(self, finish: str) -> list[bytes]:
+        """The event with the finish reason ``finish``, and what comes after it."""
+        return []
+
+    def done(self) -> bytes:
+        """The event that ends a stream."""
+        return b""
+
+    def release(self) -> None:  # noqa: B027  # most have nothing to give back
+        """The answer is over, in whatever way. Called once."""
+
+
+class Fixed(Answer):
+    """An answer without a model: a health check, a list, an error."""
+
+    def __init__(
+        self, dialect: Dialect, body: bytes, *, status: int = 200, content_type: bytes = JSON, extra: bytes = b""
+    ) -> None:
+        super().__init__(dialect)
+        self._body = body
+        self.status = status
+        self.content_type = content_type
+        self.extra = extra
+
+    def body(self, *, finish: str | None = None) -> bytes:
+        """The same, whatever is asked."""
+        return self._body
+
+
+class Generated(Answer):
+    """A model's answer, plain or as a stream."""
+
+    def __init__(self, dialect: Dialect, flight: Flight, *, streamed: bool) -> None:
+        super().__init__(dialect)
+        self.flight = flight
+        self.streamed = streamed
+        if streamed:
+            self.content_type = EVENTS
+
+    @abstractmethod
+    def bursts(self) -> Iterator[list[bytes]]:
+        """The stream's events, those of one engine step together."""
+
+    def script(self) -> Script:
+        """The healthy answer, at the pace of its flight."""
+        flight = self.flight
+        if not self.streamed:
+            if (seconds := flight.whole_s()) > 0:
+                yield Wait(seconds)
+            flight.first_token()
+            flight.finished()
+            yield from self.plain(self.body())
+            return
+        yield Head(self.status, self.content_type, None, self.extra)
+        if (seconds := flight.first_token_s()) > 0:
+            yield Wait(seconds)
+        flight.first_token()
+        first = True
+        for burst in self.bursts():
+            if not first and (seconds := flight.next_token_s()) > 0:
+                yield Wait(seconds)
+            first = False
+            for event in burst:
+                yield Event(event)
+        flight.finished()
+        yield Do.END
+
+    def release(self) -> None:
+        """Give the place in the engine back."""
+        self.flight.leave()

@@ -1,0 +1,26 @@
+"""What the server asks of whatever it serves: a vLLM box or a provider."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from backend.simulator.answer import Answer, Dialect, Fixed
+from backend.simulator.journal import Entry
+from gateway.errors import RequestError
+
+
+class App(ABC):
+    """Requests in, healthy answers out; no socket."""
+
+    dialect: Dialect
+    generating: frozenset[str]
+    """The paths where a model answers: fault rules act there unless they name a path."""
+
+    @abstractmethod
+    def answer(self, entry: Entry) -> Answer:
+        """The healthy answer to a request; also writes the model it names into ``entry``. Raises RequestError."""
+
+    def refusal(self, error: RequestError) -> Answer:
+        """What a client is told of its mistake."""
+        body = self.dialect.error_body(error.status, error.message, type=error.type, param=error.param, code=error.code)
+        return Fixed(self.dialect, body, status=error.status)

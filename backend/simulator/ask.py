@@ -1,0 +1,62 @@
+"""A request that was understood, whatever its dialect, and the parts that OpenAI's dialects share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+
+class StreamOptions(msgspec.Struct):
+    """``stream_options``."""
+
+    include_usage: bool | None = None
+
+
+class Function(msgspec.Struct):
+    """A function's name, where a tool or a tool choice names one."""
+
+    name: str
+
+
+class Tool(msgspec.Struct):
+    """An entry of ``tools``."""
+
+    function: Function
+    type: Literal["function"] = "function"
+
+
+class NamedTool(msgspec.Struct):
+    """A ``tool_choice`` that names the tool."""
+
+    function: Function
+
+
+@dataclass(slots=True)
+class Ask:
+    """A request that was understood."""
+
+    model: str | None
+    streamed: bool
+    include_usage: bool
+    n: int
+    limit: int | None
+    prompts: int
+    prompt_tokens: int
+    request_id: str | None
+    tool: str | None = None
+    """The function to call, where the answer is a tool call."""
+    tool_named: bool = False
+    """The caller chose that function by name."""
+
+
+def count_tokens(content: Any) -> int:
+    """About as many tokens as words; token ids count as what they are."""
+    if isinstance(content, str):
+        return content.count(" ") + 1
+    if isinstance(content, int):
+        return 1
+    if isinstance(content, dict):
+        return count_tokens(content.get("text"))
+    return sum(map(count_tokens, content)) if isinstance(content, list) else 0

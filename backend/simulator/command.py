@@ -1,0 +1,89 @@
+"""``failsoft simulate-box``, also ``python -m backend.simulator``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backend.simulator.box import Box
+from backend.simulator.engine import Engine, Pace
+from backend.simulator.faults import BadRule
+from backend.simulator.serve import rules_from, run, tls_context
+from backend.simulator.server import Loading, ServerSettings
+
+MISUSE = 2
+UNREACHABLE = 3
+
+
+def simulate_box(
+    port: Annotated[int, typer.Option(help="Where it listens; 0 takes a free port.", min=0, max=65535)],
+    host: Annotated[str, typer.Option(help="The address it listens on.")] = "127.0.0.1",
+    control_port: Annotated[
+        int, typer.Option(help="A second port for /simulator/* alone, which no fault closes.", min=0, max=65535)
+    ] = 0,
+    name: Annotated[str, typer.Option(help="Its name in the line that says it is ready.")] = "box",
+    base_model: Annotated[str, typer.Option(help="The served name of the base.")] = "base",
+    adapter: Annotated[list[str] | None, typer.Option(help="An adapter that is loaded; repeatable.")] = None,
+    any_adapter: Annotated[bool, typer.Option(help="Load any adapter that is asked for.")] = False,
+    max_loras: Annotated[int, typer.Option(help="LoRA slots.", min=1)] = 8,
+    api_key: Annotated[str | None, typer.Option(help="What /v1 has to be asked with.")] = None,
+    ttft_ms: Annotated[float, typer.Option(help="Time to first token.", min=0)] = 0.0,
+    itl_ms: Annotated[float, typer.Option(help="Inter-token latency.", min=0)] = 0.0,
+    tokens: Annotated[int, typer.Option(help="Tokens of an answer that no limit cuts.", min=2)] = 16,
+    max_model_len: Annotated[
+        int, typer.Option(help="The context's length in tokens (about words here).", min=1)
+    ] = 8192,
+    max_num_queued_reqs: Annotated[
+        int | None, typer.Option(help="Requests in flight beyond which it says 503.", min=0)
+    ] = None,
+    start_delay_s: Annotated[float, typer.Option(help="How long it loads before it answers.", min=0)] = 0.0,
+    loading: Annotated[Loading, typer.Option(help="What it does while it loads.")] = Loading.UNAVAILABLE,
+    shutdown_timeout_s: Annotated[
+        float,
+        typer.Option(help="After SIGTERM running answers may finish for so long; with 0 they end in `abort`.", min=0),
+    ] = 0.0,
+    keep_alive_s: Annotated[float, typer.Option(help="Idle connections are closed after so long.", min=0)] = 5.0,
+    journal: Annotated[int, typer.Option(help="So many requests are kept for /simulator/requests.", min=0)] = 10_000,
+    seed: Annotated[int, typer.Option(help="For rules with a probability.")] = 0,
+    fault: Annotated[list[str] | None, typer.Option(help="A fault rule in JSON, from the start; repeatable.")] = None,
+    certfile: Annotated[Path | None, typer.Option(help="Serve TLS with this PEM certificate.")] = None,
+    keyfile: Annotated[Path | None, typer.Option(help="Its key, if it is in a file of its own.")] = None,
+    exit_with_stdin: Annotated[bool, typer.Option(help="End when standard input ends.")] = False,
+) -> None:
+    """A vLLM box without a GPU: numbered answers, and faults on demand at /simulator/faults."""
+
+    def app() -> Box:
+        engine = Engine(
+            base=base_model,
+            adapters={name: f"/adapters/{name}" for name in adapter or ()},
+            pace=Pace(ttft_ms / 1000, itl_ms / 1000, tokens),
+            max_loras=max_loras,
+            max_queued=max_num_queued_reqs,
+            clock=time.monotonic,
+        )
+        return Box(engine, api_key=api_key, max_model_len=max_model_len, any_adapter=any_adapter)
+
+    try:
+        settings = ServerSettings(
+            host=host,
+            port=port,
+            control_port=control_port,
+            start_delay_s=start_delay_s,
+            loading=loading,
+            keep_alive_s=keep_alive_s,
+            shutdown_timeout_s=shutdown_timeout_s,
+            journal_capacity=journal,
+            seed=seed,
+            tls=tls_context(certfile, keyfile),
+        )
+        run(app, settings, name=name, rules=rules_from(fault or []), exit_with_stdin=exit_with_stdin)
+    except BadRule as error:
+        sys.stderr.write(f"failsoft simulate-box: {error}\n")
+        raise typer.Exit(MISUSE) from None
+    except OSError as error:
+        sys.stderr.write(f"failsoft simulate-box: cannot serve on {host}:{port}: {error}\n")
+        raise typer.Exit(UNREACHABLE) from None
