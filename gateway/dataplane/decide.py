@@ -32,7 +32,7 @@ class BoxView(Protocol):
         """None where the box may be asked for this adapter (None: for the base); else why not."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Plan:
     """The ordered attempts for one request.
 

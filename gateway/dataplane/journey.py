@@ -7,7 +7,7 @@ fallback, and each step for those behind it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,7 +25,7 @@ MAX_CRASHES = 2
 Kind = Literal["own", "base", "provider", "static"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Attempt:
     """One try of one target. ``until``: monotonic time by which its first content has to be there (plain: all of it).
 
@@ -33,9 +33,9 @@ class Attempt:
     """
 
     kind: Kind
-    number: int
-    until: float
     served_by: str
+    number: int = 0
+    until: float = 0.0
     reason: Reason | None = None
     box: BoxView | None = None
     step: ProviderStep | StaticStep | None = None
@@ -53,8 +53,26 @@ class Journey:
     ``take_retry`` asks the retry budget; ``unsuited`` and ``static_suits`` say which steps can serve the request.
     """
 
-    __slots__ = ("_crashed", "_deadline", "_failed_boxes", "_first_reason", "_now", "_own_until", "_plain", "_plan",
-                 "_policy", "_static_suits", "_take_retry", "_unsuited", "_way", "started", "tried")  # fmt: skip
+    __slots__ = (
+        "_base_index",
+        "_crashed",
+        "_deadline",
+        "_failed_boxes",
+        "_first_reason",
+        "_last_index",
+        "_now",
+        "_own_index",
+        "_own_until",
+        "_plain",
+        "_plan",
+        "_policy",
+        "_static_suits",
+        "_step_index",
+        "_take_retry",
+        "_unsuited",
+        "started",
+        "tried",
+    )
 
     def __init__(
         self,
@@ -83,7 +101,7 @@ class Journey:
         self._first_reason: Reason | None = None
         self.started = 0
         self.tried: list[str] = []
-        self._way = self._walk()
+        self._own_index = self._step_index = self._base_index = self._last_index = 0
 
     @property
     def deadline(self) -> float:
@@ -98,7 +116,7 @@ class Journey:
     def next(self, now: float) -> Attempt | None:
         """The next attempt, or None when nothing is left to try, or no time."""
         self._now = now
-        for candidate in self._way:
+        while (candidate := self._next_candidate()) is not None:
             until = self._limit(candidate, now)
             # Fixed text costs no time: it is still given when the time is over.
             if until > now or candidate.kind == "static":
@@ -121,16 +139,11 @@ class Journey:
 
     def _start(self, candidate: Attempt, until: float) -> Attempt:
         self.started += 1
-        return Attempt(
-            kind=candidate.kind,
-            number=self.started,
-            until=until,
-            served_by=candidate.served_by,
-            reason=None if candidate.kind == "own" else self.reason,
-            box=candidate.box,
-            step=candidate.step,
-            forced=candidate.forced,
-        )
+        candidate.number = self.started
+        candidate.until = until
+        if candidate.kind != "own":
+            candidate.reason = self.reason
+        return candidate
 
     def _limit(self, candidate: Attempt, now: float) -> float:
         """Until when ``candidate`` may take, as a monotonic time."""
@@ -152,37 +165,57 @@ class Journey:
         here = next(i for i, step in enumerate(steps) if step is candidate.step)
         return any(not isinstance(step, StaticStep) for step in steps[here + 1 :])
 
-    def _walk(self) -> Iterator[Attempt]:
-        """All candidates in order; each is generated when the one before has failed, so it sees the state of then."""
-        for number, box in enumerate(self._plan.own):
-            if self._crashed >= MAX_CRASHES:
-                break
-            # An attempt that the box's breaker turned away cost nobody anything: the next one is no retry yet.
-            if number and self.started and not self._may_retry():
-                break
-            yield _own(box)
-        for step in self._plan.steps:
-            if isinstance(step, ProviderStep):
-                if why_not := self._unsuited(step):
-                    self.tried.append(f"provider:{step.provider.name}: skipped: {why_not}")
-                else:
-                    yield Attempt("provider", 0, 0.0, f"provider:{step.provider.name}", step=step)
-            elif isinstance(step, BaseStep):
-                yield from self._base()
-            elif self._static_suits(step):
-                yield Attempt("static", 0, 0.0, "static", step=step)
-            else:
-                self.tried.append("static: skipped: the request asks for tools or JSON")
-        for box in self._plan.last_resort:
-            if self._crashed < MAX_CRASHES:
-                yield _own(box, forced=True)
+    # Each part of the plan is looked at when the one before has failed, so that it sees the state of then. A generator
+    # would say this more shortly, and would leave a cycle behind every request: itself, held by what it holds.
 
-    def _base(self) -> Iterator[Attempt]:
-        for box in self._plan.boxes:
-            if self._crashed >= MAX_CRASHES or box.name in self._failed_boxes:
+    def _next_candidate(self) -> Attempt | None:
+        return self._next_own() or self._next_step() or self._next_last_resort()
+
+    def _next_own(self) -> Attempt | None:
+        number = self._own_index
+        if number >= len(self._plan.own) or self._crashed >= MAX_CRASHES:
+            return None
+        # An attempt that the box's breaker turned away cost nobody anything: the next one is no retry yet.
+        if number and self.started and not self._may_retry():
+            self._own_index = len(self._plan.own)
+            return None
+        self._own_index = number + 1
+        return _own(self._plan.own[number])
+
+    def _next_step(self) -> Attempt | None:
+        steps = self._plan.steps
+        while self._step_index < len(steps):
+            step = steps[self._step_index]
+            if isinstance(step, BaseStep):
+                if (attempt := self._next_base()) is not None:
+                    return attempt
+                self._step_index += 1
+                self._base_index = 0
                 continue
-            if box.condition(None, self._now) is None:
-                yield Attempt("base", 0, 0.0, f"base:{box.name}", box=box)
+            self._step_index += 1
+            if isinstance(step, StaticStep):
+                if self._static_suits(step):
+                    return Attempt("static", "static", step=step)
+                self.tried.append("static: skipped: the request asks for tools or JSON")
+            elif why_not := self._unsuited(step):
+                self.tried.append(f"provider:{step.provider.name}: skipped: {why_not}")
+            else:
+                return Attempt("provider", f"provider:{step.provider.name}", step=step)
+        return None
+
+    def _next_base(self) -> Attempt | None:
+        while self._base_index < len(self._plan.boxes) and self._crashed < MAX_CRASHES:
+            box = self._plan.boxes[self._base_index]
+            self._base_index += 1
+            if box.name not in self._failed_boxes and box.condition(None, self._now) is None:
+                return Attempt("base", f"base:{box.name}", box=box)
+        return None
+
+    def _next_last_resort(self) -> Attempt | None:
+        if self._last_index >= len(self._plan.last_resort) or self._crashed >= MAX_CRASHES:
+            return None
+        self._last_index += 1
+        return _own(self._plan.last_resort[self._last_index - 1], forced=True)
 
     def _may_retry(self) -> bool:
         if self._now >= self._own_until:
@@ -194,4 +227,4 @@ class Journey:
 
 
 def _own(box: BoxView, *, forced: bool = False) -> Attempt:
-    return Attempt("own", 0, 0.0, f"box:{box.name}", box=box, forced=forced)
+    return Attempt("own", f"box:{box.name}", box=box, forced=forced)

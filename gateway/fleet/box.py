@@ -14,6 +14,7 @@ from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics
 from gateway.policy.compiled import BoxSpec
+from gateway.upstream.exchange import Exchange
 from gateway.upstream.pool import Pool
 
 BASE = "(base)"
@@ -35,13 +36,6 @@ class ProbeResult:
     error: str = ""
 
 
-class Pending(Protocol):
-    """A plain attempt that waits for its answer."""
-
-    def abort(self, error: UpstreamError) -> None:
-        """Make what waits raise ``error``."""
-
-
 class Watch(Protocol):
     """Who has to know at once that the breaker changed."""
 
@@ -59,7 +53,7 @@ class Box:
         self.pool = pool
         self.base_model = base_model
         self.in_flight = 0
-        self.pending_plain: set[Pending] = set()
+        self.pending_plain: set[Exchange] = set()
         self.watch: Watch | None = None
         self.last_probe: ProbeResult | None = None
         self.last_error = ""

@@ -45,9 +45,9 @@ class Connection(asyncio.Protocol):
 
     # What the pool and the exchange use.
 
-    def start(self, request: bytes, until: float) -> Exchange:
-        """Send ``request`` (all of it) and begin to take its answer."""
-        self.exchange = exchange = Exchange(self, until)
+    def start(self, request: bytes, until: float, pending: set[Exchange] | None = None) -> Exchange:
+        """Send ``request`` (all of it) and begin to take its answer; ``pending`` as in :meth:`Pool.exchange`."""
+        self.exchange = exchange = Exchange(self, until, pending)
         self.transport.write(request)
         return exchange
 

@@ -42,6 +42,7 @@ class Exchange:
         "_headers",
         "_parser",
         "_paused",
+        "_pending",
         "_quiet",
         "_refusal",
         "_reusable",
@@ -51,8 +52,11 @@ class Exchange:
         "status",
     )
 
-    def __init__(self, connection: Connection, until: float) -> None:
+    def __init__(self, connection: Connection, until: float, pending: set[Exchange] | None = None) -> None:
         self.status = 0
+        self._pending = pending
+        if pending is not None:
+            pending.add(self)
         self._connection: Connection | None = connection
         self._until = until
         self._headers: dict[bytes, bytes] = {}
@@ -228,6 +232,8 @@ class Exchange:
             return
         self._error = error
         self._parser = None
+        if self._pending is not None:
+            self._pending.discard(self)
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.drop()
@@ -306,6 +312,8 @@ class Exchange:
     def _finish(self) -> None:
         # Parser and exchange hold each other: let go here, so that no request leaves work for the cycle collector.
         self._parser = None
+        if self._pending is not None:
+            self._pending.discard(self)
         connection, self._connection = self._connection, None
         if connection is not None:
             if self._paused:

@@ -79,12 +79,17 @@ class Pool:
         """Connections that serve an exchange or are being opened for one."""
         return self._open - len(self._idle)
 
-    async def exchange(self, head: bytes, body: bytes, until: float) -> Exchange:
+    async def exchange(
+        self, head: bytes, body: bytes, until: float, *, pending: set[Exchange] | None = None
+    ) -> Exchange:
         """Send a request and wait for the header block of its answer.
 
         ``head``: the request line and the headers, each with its line end, without ``content-length`` and without the
         blank line. ``until``: the loop time by which the header block has to be there. The method must be one whose
         answers have a body (not HEAD or CONNECT).
+
+        ``pending``: holds the exchange from when the request is sent until the answer is complete or has failed, so
+        that somebody else can ``abort`` it while it waits.
 
         A request that dies on a reused connection before any byte of an answer is sent once more on a fresh one: the
         server had closed the idle connection just as it was being reused.
@@ -103,7 +108,7 @@ class Pool:
             raise _not_reached(UpstreamTimeout("no time left to ask"))
         connection = self._take(now)
         if connection is not None:
-            exchange = connection.start(request, until)
+            exchange = connection.start(request, until, pending)
             try:
                 await exchange.answered()
             except ConnectionLost as error:
@@ -112,7 +117,7 @@ class Pool:
             else:
                 return exchange
         connection = await self._connect(loop, until)
-        exchange = connection.start(request, until)
+        exchange = connection.start(request, until, pending)
         await exchange.answered()
         return exchange
 
