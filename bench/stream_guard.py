@@ -1,4 +1,4 @@
-"""What checking one event of a stream costs, beside what else could have been done: `python bench/stream_guard.py`.
+"""What checking one event of a stream costs, beside what else could have been done: `python -m bench.stream_guard`.
 
 Prints CPU µs an event for the guard, for a full `json.loads`, for msgspec's untyped decoder, and for a bare split.
 """

@@ -97,13 +97,14 @@ class Gateway:
         usable policy and none was ever known.
         """
         settings = self._settings
-        sockets = [_listen(settings.host, settings.port)]
-        if settings.admin_port is not None:
-            sockets.append(_listen(settings.host, settings.admin_port))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        sockets: list[socket.socket] = []
         try:
+            sockets.append(_listen(settings.host, settings.port))
+            if settings.admin_port is not None:
+                sockets.append(_listen(settings.host, settings.admin_port))
             self._follower.on_change(self._took_effect)
             await self._follower.start()
             # What lives as long as the process is not worth looking at in every collection.
@@ -116,9 +117,15 @@ class Gateway:
                 self._tasks.spawn(server.serve(sockets=[sock]), name=f"listener on {_address(sock)}")
                 for server, sock in zip(servers, sockets, strict=True)
             ]
+            for sock in sockets[1:]:
+                log.info("the admin API listens on %s", _address(sock))
             ready(_address(sockets[0]))
-            await self._stopping.wait()
+            stopping = self._tasks.spawn(self._stopping.wait(), name="until told to stop")
+            # A listener that ends by itself is a defect: better to end than to look alive.
+            await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
             await self._drain(servers, running)
+            for task in running:
+                task.result()
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)

@@ -42,6 +42,11 @@ def unavailable_body(tried: list[str]) -> bytes:
     )
 
 
+def defect_body() -> bytes:
+    """The body of a 500: what went wrong is in the log, and nobody else's business."""
+    return error_body("An internal error; the gateway's log says more.", type="server_error", code="internal_error")
+
+
 def static_plain(request: Request, text: str, *, created: int) -> bytes:
     """The body of a plain `static` answer."""
     choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "logprobs": None}

@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol
 
 import msgspec
 
@@ -37,24 +35,21 @@ ERROR_LIMIT = 1 << 20
 """Bytes of an error's body."""
 
 
-class Pending(Protocol):
-    """What the watcher of a box can end."""
-
-    def abort(self, error: UpstreamError) -> None:
-        """Make what waits raise ``error`` instead."""
-
-
 @dataclass(slots=True, eq=False)
 class Answer:
     """A committed answer. Of a stream ``body`` is the beginning; the rest comes from ``exchange`` through ``guard``."""
 
     attempt: Attempt
     body: bytes
-    content_type: bytes
     mark: Mark | None
     exchange: Exchange | None = None
     guard: StreamGuard | None = None
     permit: Permit | None = None
+
+    def abort(self, error: UpstreamError) -> None:
+        """Have a stream break with ``error``; one that has come to its end already stays whole."""
+        if self.exchange is not None:
+            self.exchange.abort(error)
 
 
 class Asker:
@@ -80,19 +75,19 @@ class Asker:
         if not isinstance(box, Box):
             raise TypeError(f"{attempt.kind} is no attempt at an upstream")
         own = attempt.kind == "own"
-        loop = asyncio.get_running_loop()
-        permit = box.admit(request.model if own else None, loop.time(), force=attempt.forced)
-        if permit is None:
-            raise NotAdmitted(f"{box.name} takes nobody while its breaker tries one request")
+        # What may fail for the request's own sake comes before the permit is taken.
         base_model = box.base_model
         body = request.body if own else msgspec.json.encode(request.fields | {"model": base_model})
         head = box.head(request.path) + _request_id(request, attempt)
+        loop = asyncio.get_running_loop()
+        permit = _admitted(box, request.model if own else None, loop.time(), force=attempt.forced)
         try:
             if request.stream:
                 answer = await self._stream(box.pool, head, body, request, attempt, None, base_model)
             else:
-                with _Interruptible(box.pending_plain):
-                    answer = await self._plain(box.pool, head, body, request, attempt, None, base_model)
+                answer = await self._plain(
+                    box.pool, head, body, request, attempt, None, base_model, pending=box.pending_plain
+                )
         except UpstreamError as error:
             permit.failed(error, loop.time())
             raise
@@ -133,31 +128,24 @@ class Asker:
         exchange = await self._open(pool, head, body, attempt.until)
         try:
             content_type = exchange.header(b"content-type") or b""
-            if not content_type.startswith(b"text/event-stream"):
+            if not content_type.lower().startswith(b"text/event-stream"):
                 raise ProtocolError(f"a stream was asked for, {content_type.decode('latin-1')!r} came")
             guard = StreamGuard(request.choices, reshape=reshape)
-            exchange.until = attempt.until
             while True:
                 data = await exchange.read()
                 first = guard.feed(data) if data else guard.eof()
-                if guard.committed:
-                    break
+                # Content that came together with what breaks the stream was shown to nobody yet.
                 if guard.error is not None:
                     raise guard.error
+                if guard.committed:
+                    break
                 if guard.complete:
                     raise ProtocolError("a stream without content")
         except BaseException:
             exchange.close()
             raise
-        mark = _mark(request, attempt, guard.model or model)
-        return Answer(
-            attempt,
-            first if mark is None else mark.splice(first),
-            b"text/event-stream; charset=utf-8",
-            mark,
-            exchange,
-            guard,
-        )
+        mark = _mark(request, attempt, (guard.model if shape is None else shape.model) or model)
+        return Answer(attempt, first if mark is None else mark.splice(first), mark, exchange, guard)
 
     async def _plain(
         self,
@@ -168,26 +156,29 @@ class Asker:
         attempt: Attempt,
         shape: AnswerShape | None,
         model: str,
+        *,
+        pending: set[Exchange] | None = None,
     ) -> Answer:
-        exchange = await self._open(pool, head, body, attempt.until)
+        exchange = await self._open(pool, head, body, attempt.until, pending)
         try:
-            exchange.until = attempt.until
             answer = await exchange.read_all(ANSWER_LIMIT)
         finally:
             exchange.close()
-        served = check_plain(answer) or model
+        served = check_plain(answer)
         if shape is not None:
             answer = shape.body(answer)
-        mark = _mark(request, attempt, served)
-        return Answer(attempt, answer if mark is None else mark.splice(answer), b"application/json", mark)
+            served = shape.model
+        mark = _mark(request, attempt, served or model)
+        return Answer(attempt, answer if mark is None else mark.splice(answer), mark)
 
     @staticmethod
-    async def _open(pool: Pool, head: bytes, body: bytes, until: float) -> Exchange:
-        exchange = await pool.exchange(head, body, until)
+    async def _open(
+        pool: Pool, head: bytes, body: bytes, until: float, pending: set[Exchange] | None = None
+    ) -> Exchange:
+        exchange = await pool.exchange(head, body, until, pending=pending)
         if exchange.status == 200:
             return exchange
         try:
-            exchange.until = until
             error_body = await exchange.read_all(ERROR_LIMIT)
             retry_after = exchange.header(b"retry-after") or b""
             raise UpstreamStatus(
@@ -200,6 +191,15 @@ class Asker:
             exchange.close()
 
 
+def _admitted(box: Box, adapter: str | None, now: float, *, force: bool) -> Permit:
+    permit = box.admit(adapter, now, force=force)
+    if permit is None:
+        error = NotAdmitted(f"{box.name} takes nobody while its breaker tries one request")
+        error.reason = box.condition(adapter, now) or error.reason
+        raise error
+    return permit
+
+
 def _mark(request: Request, attempt: Attempt, served_model: str) -> Mark | None:
     if attempt.reason is None:
         return None
@@ -209,32 +209,3 @@ def _mark(request: Request, attempt: Attempt, served_model: str) -> Mark | None:
 def _request_id(request: Request, attempt: Attempt) -> bytes:
     # Made here, never taken from the client: vLLM names its own request by it, and two of one name would clash.
     return b"x-request-id: %b-%d\r\n" % (request.id.encode("latin-1"), attempt.number)
-
-
-class _Interruptible:
-    """Makes the current task's waiting endable from outside with an error, through a set of pending attempts."""
-
-    __slots__ = ("_error", "_pending", "_task")
-
-    def __init__(self, pending: set[Pending]) -> None:
-        self._pending = pending
-        self._error: UpstreamError | None = None
-        self._task: asyncio.Task[object] | None = None
-
-    def abort(self, error: UpstreamError) -> None:
-        """End the wait with ``error``."""
-        if self._error is None and self._task is not None:
-            self._error = error
-            self._task.cancel()
-
-    def __enter__(self) -> None:
-        self._task = asyncio.current_task()
-        self._pending.add(self)
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self._pending.discard(self)
-        if self._error is None or self._task is None or kind is not asyncio.CancelledError:
-            return
-        # Only our own cancellation becomes the error; one from elsewhere goes on.
-        if self._task.uncancel() == 0:
-            raise self._error from None

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+from gateway.dataplane.call import Call, ClientLeft
 from gateway.errors import RequestError
 
 BODY_LIMIT = 32 << 20
@@ -13,10 +14,6 @@ BODY_LIMIT = 32 << 20
 
 LINGER_S = 2.0
 LINGER_BYTES = 64 << 20
-
-
-class ClientLeft(Exception):
-    """The client closed its connection before its request was complete: there is nobody to answer."""
 
 
 def check_length(headers: Iterable[tuple[bytes, bytes]], limit: int) -> None:
@@ -30,29 +27,26 @@ def check_length(headers: Iterable[tuple[bytes, bytes]], limit: int) -> None:
             )
 
 
-async def read_body(receive: Any, limit: int) -> bytes:
-    """The whole body.
+async def read_body(call: Call, receive: Any, limit: int) -> bytes:
+    """The whole body of ``call``, which knows meanwhile how much of it has come.
 
     Raises :class:`RequestError` (413) as soon as it exceeds ``limit`` bytes, :class:`ClientLeft` when it never ends.
     """
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
-        body: bytes = message["body"]
-        if len(body) > limit:
-            raise _too_large(limit)
-        return body
+    call.received = size = 0
     pieces: list[bytes] = []
-    size = 0
     while True:
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientLeft
-        pieces.append(message["body"])
-        size += len(pieces[-1])
+        piece: bytes = message["body"]
+        size += len(piece)
         if size > limit:
             raise _too_large(limit)
         if not message.get("more_body"):
-            return b"".join(pieces)
-        message = await receive()
+            call.received = None
+            return b"".join([*pieces, piece]) if pieces else piece
+        pieces.append(piece)
+        call.received = size
 
 
 async def discard_rest(receive: Any) -> None:

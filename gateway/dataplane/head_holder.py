@@ -1,8 +1,8 @@
 """Sends the head of an answer together with the first piece of its body.
 
 uvicorn writes them one after the other, and each write is a system call: on a relay that costs some 150 µs a request
-one of them is a tenth. ASGI even asks for this (HTTP spec, "Response Start"): a server must not send the head before the
-first body event.
+one of them is a tenth. ASGI even asks for this (HTTP spec, "Response Start"): a server must not send the head before
+the first body event.
 """
 
 from __future__ import annotations

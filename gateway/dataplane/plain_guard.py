@@ -28,6 +28,9 @@ _decode = msgspec.json.Decoder(_Answer).decode
 def check_plain(body: bytes) -> str | None:
     """The model that the answer names. Raises what a body that is no whole answer stands for."""
     try:
+        # What the struct skips over is not looked at as text, and a client that reads it as such would fail.
+        if not body.isascii():
+            body.decode()
         answer = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"a 200 whose body is no answer: {error}") from error

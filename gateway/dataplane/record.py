@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
+
 from gateway.dataplane.attempt import Answer
 from gateway.dataplane.journey import Attempt, Journey
 from gateway.errors import InternalFault, NotAdmitted, Reason, UpstreamError, UpstreamStatus
@@ -21,8 +23,10 @@ class Record:
         self._events = events
         self._alarms = alarms
         self._answered_by: dict[str, str] = {}
-        self.in_flight = 0
-        metrics.before_render(lambda: metrics.in_flight.set(self.in_flight))
+
+    def in_flight(self, requests: Sized) -> None:
+        """``requests`` holds those that are being answered."""
+        self._metrics.before_render(lambda: self._metrics.in_flight.set(len(requests)))
 
     def client_left(self) -> None:
         """A client hung up before its answer had ended. Nobody's breaker is to hear of it."""
@@ -34,7 +38,7 @@ class Record:
             return
         self._metrics.attempts.inc(attempt.served_by, "final" if final else "retryable")
         if isinstance(error, InternalFault):
-            self._alarms.on("internal_error", attempt.served_by, f"{error}: see the log")
+            self.defect(error, attempt.served_by)
         provider = attempt.step.provider.name if isinstance(attempt.step, ProviderStep) else None
         if provider and isinstance(error, UpstreamStatus) and error.status in (401, 403):
             self._alarms.on(
@@ -76,6 +80,13 @@ class Record:
         served_by = answer.attempt.served_by
         self._metrics.streams_broken.inc(served_by)
         self._events.add("stream_broken", customer=customer.name, served_by=served_by, error=str(error))
+        if isinstance(error, InternalFault):
+            self.defect(error, served_by)
+
+    def defect(self, error: Exception, where: str = "request") -> None:
+        """Something failed that cannot: a person has to look."""
+        what = str(error) if isinstance(error, InternalFault) else f"internal error ({type(error).__name__})"
+        self._alarms.on("internal_error", where, f"{what}: see the log")
 
     def unavailable(self, customer: CustomerPolicy, journey: Journey) -> None:
         """Nothing could answer: the client gets the 503."""

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gateway.dataplane.answers import broken_stream_frames
 from gateway.dataplane.attempt import Answer
 from gateway.dataplane.marks import Headers
-from gateway.errors import UpstreamError
+from gateway.errors import InternalFault, UpstreamError
+from gateway.upstream.exchange import Exchange
+
+log = logging.getLogger(__name__)
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+END_WAIT_S = 0.25
+"""Seconds. Behind `[DONE]` nothing is left for a server to do."""
 
 
 async def send_whole(send: Send, status: int, headers: Headers, content_type: bytes, body: bytes) -> None:
@@ -42,8 +50,7 @@ async def relay_stream(send: Send, headers: Headers, answer: Answer, *, stall_ti
     clock = asyncio.get_running_loop().time
     await send(start_of_stream(headers))
     out = answer.body
-    events = guard.events
-    exchange.until = clock() + stall_timeout_s
+    events = 0
     while guard.error is None and not guard.complete:
         if out:
             await send({"type": "http.response.body", "body": out, "more_body": True})
@@ -56,11 +63,25 @@ async def relay_stream(send: Send, headers: Headers, answer: Answer, *, stall_ti
                 permit.progressed(now)
         try:
             data = await exchange.read()
+            out = guard.feed(data) if data else guard.eof()
         except UpstreamError as error:
             out = guard.lost(error)
             break
-        out = guard.feed(data) if data else guard.eof()
+        except Exception as defect:
+            log.exception("a defect in a stream from %s", answer.attempt.served_by)
+            out = guard.lost(InternalFault(f"internal error ({type(defect).__name__})"))
+            break
     if guard.error is not None:
         out += broken_stream_frames(guard.error)
     await send({"type": "http.response.body", "body": out})
     return guard.error
+
+
+async def read_end(exchange: Exchange) -> None:
+    """Wait a moment for the end of a body of which all that matters was read.
+
+    It often comes in a packet of its own, and without it the connection could not be used again.
+    """
+    exchange.until = asyncio.get_running_loop().time() + END_WAIT_S
+    with contextlib.suppress(UpstreamError):
+        await exchange.read()

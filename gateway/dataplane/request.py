@@ -65,6 +65,13 @@ class Request:
             raise RequestError(400, f"The request body is not valid JSON: {error}") from error
         return fields
 
+    @property
+    def asks_for_structure(self) -> bool:
+        """Whether fixed text would break the caller: it expects a tool call or JSON. Raises as :attr:`fields`."""
+        wanted = self.fields.get("response_format")
+        kind = wanted.get("type") if isinstance(wanted, dict) else None
+        return bool(self.fields.get("tools")) or kind in ("json_object", "json_schema")
+
 
 def parse_request(body: bytes, *, id: str, endpoint: Endpoint, fallback_allowed: bool = True) -> Request:
     """Read ``body``.

@@ -1,0 +1,96 @@
+"""One HTTP request while it is answered, and the reasons for which it may have to end before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from gateway.dataplane.attempt import Answer
+from gateway.dataplane.marks import Headers, Mark, answer_headers
+from gateway.policy.compiled import CompiledPolicy
+
+MAX_ID = 128
+"""Characters of a request id that a client may choose; any other gets one of ours."""
+
+
+class ClientLeft(Exception):
+    """The client closed its connection, or does not read any more: there is nobody to answer."""
+
+
+class Call:
+    """One request as it came in, with the policy that was in force then. To be made in the task that answers it.
+
+    ``received``: bytes of its body so far, None once that is complete. ``answered``: the answer's head is on its way.
+    ``stream``: what is being relayed. ``attempts``: how many were made. ``ended_by``: why it was ended from outside.
+    """
+
+    __slots__ = (
+        "_headers",
+        "answered",
+        "attempts",
+        "client_id",
+        "ended_by",
+        "id",
+        "policy",
+        "received",
+        "stream",
+        "task",
+    )
+
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]], id: str, policy: CompiledPolicy | None) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a request is answered in a task")
+        self.task = task
+        self.id = id
+        self.policy = policy
+        self.attempts = 0
+        self.answered = False
+        self.received: int | None = None
+        self.stream: Answer | None = None
+        self.ended_by: Exception | None = None
+        self._headers: dict[bytes, bytes] = dict(headers)
+        sent = self._headers.get(b"x-request-id")
+        self.client_id = sent.decode("ascii") if sent and len(sent) <= MAX_ID and _printable(sent) else id
+
+    def header(self, name: bytes) -> bytes:
+        """The value of a (lower-case) header, the last one where there are several; empty where there is none."""
+        return self._headers.get(name, b"")
+
+    def headers(self, served_by: str, mark: Mark | None = None) -> Headers:
+        """What every answer says in its head."""
+        version = "none" if self.policy is None else str(self.policy.version)
+        return answer_headers(
+            request_id=self.client_id, served_by=served_by, attempts=self.attempts, policy=version, mark=mark
+        )
+
+    def end(self, why: Exception) -> None:
+        """Cancel the task; :meth:`why_cancelled` then gives ``why``. The first reason stays."""
+        if self.ended_by is None:
+            self.ended_by = why
+            self.task.cancel()
+
+    def client_left(self) -> None:
+        """The connection is gone."""
+        self.end(ClientLeft())
+
+    def why_cancelled(self, error: asyncio.CancelledError) -> BaseException:
+        """What a cancellation stands for: the reason given to :meth:`end`, or itself where it came from elsewhere."""
+        if self.ended_by is None:
+            return error
+        self.task.uncancel()
+        return self.ended_by
+
+    @property
+    def heard_of_client(self) -> int | None:
+        """A count that grows with all that the client sends or takes; None while it is not the client's turn."""
+        if self.received is not None:
+            return self.received
+        stream = self.stream
+        if stream is None or stream.exchange is None or stream.guard is None or stream.exchange.waiting:
+            return None
+        return stream.guard.events
+
+
+def _printable(value: bytes) -> bool:
+    return all(0x21 <= byte <= 0x7E for byte in value)

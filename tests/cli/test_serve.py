@@ -1,0 +1,254 @@
+"""`failsoft serve` as a process: its start, its policies, its ports, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import json
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from gateway.app import Gateway, ListenError, Settings
+from gateway.dataplane.listener import QuietServer
+from tests.support.checker import check_error, check_stream
+from tests.support.eventually import eventually
+from tests.support.processes import Process, Processes, Simulator
+from tests.support.raw_client import RawClient
+
+KEY = "fs-acme-key"
+ADAPTER = "acme_v3"
+LATER = "We are in reduced mode."
+
+
+def digest(key: str) -> str:
+    return "sha256:" + hashlib.sha256(key.encode()).hexdigest()
+
+
+class Served:
+    """A gateway of its own, its folder of policies, and how to edit them. JSON is YAML too."""
+
+    def __init__(self, processes: Processes, folder: Path, *boxes: str) -> None:
+        self._processes = processes
+        self._state = folder / "state"
+        self.policies = folder / "policies"
+        (self.policies / "customers").mkdir(parents=True)
+        fleet = {"base_model": "base", "boxes": {name: {"url": url} for name, url in zip("ab", boxes, strict=False)}}
+        self.write("fleet.yaml", {"fleets": {"main": fleet}})
+        self.write("defaults.yaml", {"defaults": {"on_broken_stream": "error", "fallback": [{"static": LATER}]}})
+        self.customer()
+
+    def write(self, name: str, content: Any) -> None:
+        (self.policies / name).write_text(json.dumps(content))
+
+    def customer(self, name: str = "acme", *keys: str, **more: Any) -> None:
+        api_keys = [digest(key) for key in keys or (KEY,)]
+        policy = {"customer": name, "api_keys": api_keys, "adapters": [f"{name}_v3"], **more}
+        self.write(f"customers/{name}.yaml", policy)
+
+    def start(self, *options: str, env: dict[str, str] | None = None) -> Process:
+        command = [sys.executable, "-m", "gateway.cli", "serve", "--port", "0", *options]
+        command += ["--policies", str(self.policies), "--state", str(self._state)]
+        return self._processes.command(command, name="gateway", env=env)
+
+    async def up(self, *options: str, env: dict[str, str] | None = None) -> tuple[Process, str]:
+        """The process, and the URL that it says it listens on."""
+        process = self.start(*options, env=env)
+        await process.ready(lambda: "failsoft listens on " in process.output)
+        return process, process.output.partition("failsoft listens on ")[2].split()[0]
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
+    with Processes(tmp_path_factory.mktemp("box")) as processes:
+        box = processes.box(name="a", adapters=[ADAPTER], tokens=12)
+        box.wait_ready()
+        yield box
+
+
+@pytest.fixture
+def healthy(box: Simulator) -> Iterator[Simulator]:
+    box.admin.heal()
+    yield box
+    box.admin.heal()
+
+
+@pytest.fixture
+def served(processes: Processes, tmp_path: Path, healthy: Simulator) -> Served:
+    return Served(processes, tmp_path, healthy.url)
+
+
+async def test_a_folder_that_is_edited_takes_effect_for_new_requests_and_leaves_running_streams(
+    served: Served, healthy: Simulator
+) -> None:
+    served.customer("globex", "fs-globex-key", priority="high", limits={"concurrency": 3})
+    process, url = await served.up()
+    for line in ("limits: requests, tokens and concurrency are not limited yet", "priority: all requests have"):
+        assert f"not in force in this release: {line}" in process.output
+    client, other = RawClient(url, key=KEY), RawClient(url, key="fs-globex-key")
+    assert (await other.ask("/v1/models")).status == 200
+    healthy.admin.fault("stall", seconds=2.5, adapter=ADAPTER)
+    running = asyncio.ensure_future(client.chat(ADAPTER))  # noqa: TID251
+    await eventually(lambda: healthy.admin.rules()[0]["fired"])
+
+    served.customer("globex", "fs-another-key")
+
+    async def policy() -> str:
+        return (await client.ask("/v1/models")).headers["x-failsoft-policy"]
+
+    async with asyncio.timeout(10):
+        while await policy() == "1":  # noqa: ASYNC110  # another process sets no event
+            await asyncio.sleep(0.05)
+    assert (await other.ask("/v1/models")).status == 401
+    assert (await RawClient(url, key="fs-another-key").ask("/v1/models")).status == 200
+    assert not running.done()
+    answer = await running
+    assert check_stream(answer).whole
+    assert answer.headers["x-failsoft-policy"] == "1"
+
+    # A folder that does not compile changes nothing.
+    (served.policies / "customers" / "acme.yaml").write_text("customer: acme\nadaptors: []\n")
+    await eventually(lambda: "adaptors" in process.output)
+    assert (await policy(), (await client.ask("/v1/models")).status) == ("2", 200)
+
+
+async def test_running_streams_have_the_drain_time_to_end_after_sigterm(served: Served, healthy: Simulator) -> None:
+    process, url = await served.up("--drain", "20")
+    healthy.admin.fault("stall", seconds=1.0, adapter=ADAPTER)
+    running = asyncio.ensure_future(RawClient(url, key=KEY).chat(ADAPTER))  # noqa: TID251
+    await eventually(lambda: healthy.admin.rules()[0]["fired"])
+    process.terminate()
+    await eventually(lambda: "draining" in process.output)
+
+    def refused() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", int(url.rpartition(":")[2]))) != 0
+
+    await eventually(refused)
+    assert check_stream(await running).whole
+    assert await process.ended() == 0
+    assert "Traceback" not in process.output
+
+
+async def test_past_the_drain_time_streams_end_with_an_error_event_and_waiting_requests_with_a_503(
+    served: Served, healthy: Simulator
+) -> None:
+    process, url = await served.up("--drain", "0.5")
+    healthy.admin.faults(
+        {"fault": "stall", "seconds": None, "contains": "stream me"},
+        {"fault": "hang_before_headers", "adapter": ADAPTER},
+    )
+    client = RawClient(url, key=KEY)
+    streaming = asyncio.ensure_future(client.chat(ADAPTER, text="stream me"))  # noqa: TID251
+    waiting = asyncio.ensure_future(client.chat(ADAPTER, stream=False))  # noqa: TID251
+    await eventually(lambda: all(rule["fired"] for rule in healthy.admin.rules()))
+    process.terminate()
+    seen = check_stream(await streaming)
+    assert (seen.violations, seen.done) == ([], True)
+    assert seen.error is not None
+    refused = await waiting
+    assert (refused.status, check_error(refused).violations) == (503, [])
+    assert await process.ended() == 0
+    assert "Traceback" not in process.output
+
+
+async def test_an_idle_gateway_ends_at_once_on_sigterm(served: Served) -> None:
+    process, _ = await served.up("--drain", "30")
+    process.terminate()
+    assert await process.ended(within_s=5.0) == 0
+
+
+async def test_with_an_admin_port_what_is_not_for_clients_is_only_there(served: Served) -> None:
+    process, url = await served.up("--admin-port", "0", env={"FAILSOFT_ADMIN_TOKEN": "token"})
+    admin_url = process.output.partition("the admin API listens on ")[2].split()[0]
+    token = {"authorization": "Bearer token"}
+    statuses = {}
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        for where, base in (("public", url), ("admin", admin_url)):
+            for path in ("/healthz", "/metrics", "/ops", "/admin/status", "/v1/models"):
+                statuses[where, path] = (await client.get(base + path, headers=token)).status_code
+    assert {path for (where, path), status in statuses.items() if where == "public" and status == 404} == {
+        "/metrics",
+        "/ops",
+        "/admin/status",
+    }
+    assert statuses["public", "/healthz"] == statuses["admin", "/healthz"] == 200
+    assert [statuses["admin", path] for path in ("/metrics", "/ops", "/admin/status")] == [200, 200, 200]
+    assert statuses["admin", "/v1/models"] == 404
+
+
+async def test_policies_that_do_not_hold_together_end_the_start_with_every_place(served: Served) -> None:
+    (served.policies / "customers" / "acme.yaml").write_text(
+        f'customer: acme\nadaptors: [acme_v3]\napi_keys: ["{digest(KEY)}"]\nttft_budget: soon\n'
+    )
+    process = served.start()
+    assert await process.ended(within_s=20.0) == 1
+    where = served.policies / "customers" / "acme.yaml"
+    assert f"{where}:2:1: error" in process.output
+    assert f"{where}:4:1: error: ttft_budget" in process.output
+    assert "adapters" in process.output
+    assert "Traceback" not in process.output
+
+
+@pytest.mark.parametrize("option", ["--port", "--admin-port"])
+async def test_a_port_that_is_taken_is_one_clear_line(served: Served, option: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = served.start(option, str(port))
+        assert await process.ended(within_s=20.0) == 1
+    (line,) = process.output.splitlines()
+    assert line.startswith(f"failsoft: cannot listen on 127.0.0.1:{port}: Address already in use")
+
+
+@pytest.fixture
+def gateway_leaves_the_collector_as_it_was() -> Iterator[None]:
+    thresholds = gc.get_threshold()
+    yield
+    gc.set_threshold(*thresholds)
+    gc.unfreeze()
+
+
+async def test_a_start_that_fails_leaves_no_socket_open(tmp_path: Path) -> None:
+    with socket.socket() as taken, socket.socket() as again:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        again.bind(("127.0.0.1", 0))
+        port = again.getsockname()[1]
+        again.close()
+        settings = Settings(tmp_path, None, tmp_path / "state", port=port, admin_port=taken.getsockname()[1])
+        with pytest.raises(ListenError) as caught:
+            await Gateway(settings).run()
+        # The error keeps the frames that held the socket alive: it is free because it was closed.
+        with socket.socket() as now_free:
+            now_free.bind(("127.0.0.1", port))
+        assert "Address already in use" in str(caught.value)
+
+
+async def test_a_listener_that_dies_ends_the_gateway(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gateway_leaves_the_collector_as_it_was: None
+) -> None:
+    async def dies(self: QuietServer, sockets: object = None) -> None:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(QuietServer, "serve", dies)
+    with pytest.raises(OSError, match="too many open files"):
+        await Gateway(Settings(served.policies, None, tmp_path / "state", port=0)).run()
+
+
+async def test_without_policies_there_is_nothing_to_serve(served: Served, processes: Processes) -> None:
+    command = [sys.executable, "-m", "gateway.cli", "serve", "--port", "0"]
+    process = processes.command(command, name="gateway", env={"FAILSOFT_REDIS": ""})
+    assert await process.ended(within_s=20.0) == 2
+    assert "--policies" in process.output
+    missing = processes.command([*command, "--policies", served.policies / "nowhere"], name="gateway")
+    assert await missing.ended(within_s=20.0) == 1
+    assert "nowhere" in missing.output
+    assert "Traceback" not in missing.output

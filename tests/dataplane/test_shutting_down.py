@@ -1,0 +1,77 @@
+"""What becomes of requests when the drain time is over."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Event
+
+import pytest
+
+from gateway.policy.compiled import StaticStep
+from tests.dataplane.conftest import ServePlane, StartScripted
+from tests.dataplane.plane import ADAPTER, KEY, Plane
+from tests.dataplane.scripted_box import END, NUMBERED, STREAM_HEAD, chunked
+from tests.support.checker import check_error, check_stream
+from tests.support.eventually import eventually
+
+
+async def test_a_committed_stream_ends_with_an_error_event(serve: ServePlane, scripted: StartScripted) -> None:
+    box = await scripted(STREAM_HEAD, chunked(*NUMBERED[:4]), Event())
+    plane = await serve([box], StaticStep("never shown"))
+    answer = asyncio.ensure_future(plane.raw().chat(ADAPTER))  # noqa: TID251
+    await eventually(lambda: plane.metrics.attempts.value("box:a", "committed"))
+    plane.dataplane.end_requests()
+    seen = check_stream(await answer)
+    assert seen.violations == []
+    assert seen.error is not None
+    await eventually(lambda: plane.idle)
+    assert all(one.breaker.closed for one in plane.fleets.all())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_that_waits_for_its_answer_gets_a_503_and_may_come_back(
+    serve: ServePlane, scripted: StartScripted, stream: bool
+) -> None:
+    box = await scripted(Event())
+    plane = await serve([box], StaticStep("not asked for any more"))
+    answer = asyncio.ensure_future(plane.raw().chat(ADAPTER, stream=stream))  # noqa: TID251
+    await eventually(lambda: box.requests)
+    plane.dataplane.end_requests()
+    recording = await answer
+    assert check_error(recording).violations == []
+    assert (recording.status, recording.headers["x-should-retry"]) == (503, "true")
+    await eventually(lambda: box.left == 1 and plane.idle)
+    assert all(one.breaker.closed for one in plane.fleets.all())
+
+
+async def test_a_request_whose_body_is_on_its_way_gets_a_503(serve: ServePlane) -> None:
+    plane = await serve([], StaticStep("x"))
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nauthorization: Bearer {KEY}\r\ncontent-length: 100\r\n\r\n"
+    answer = asyncio.ensure_future(plane.raw().ask("/", raw=head.encode()))  # noqa: TID251
+    await eventually(lambda: plane.running)
+    await asyncio.sleep(0)
+    plane.dataplane.end_requests()
+    assert (await answer).status == 503
+
+
+async def test_a_request_that_comes_after_the_end_gets_a_503_at_once(
+    serve: ServePlane, scripted: StartScripted
+) -> None:
+    box = await scripted(Event())
+    plane = await serve([box], StaticStep("x"))
+    plane.dataplane.end_requests()
+    answer = await plane.raw().chat(ADAPTER)
+    assert (answer.status, box.requests) == (503, [])
+
+
+async def test_an_answer_that_is_all_there_is_still_given(serve: ServePlane, scripted: StartScripted) -> None:
+    box = await scripted(STREAM_HEAD, chunked(*NUMBERED), END)
+    plane = await serve([box])
+    answer = asyncio.ensure_future(plane.raw().chat(ADAPTER, read_bytes_per_s=20_000))  # noqa: TID251
+    await eventually(lambda: _committed(plane))
+    plane.dataplane.end_requests()
+    assert check_stream(await answer).whole
+
+
+def _committed(plane: Plane) -> bool:
+    return plane.metrics.attempts.value("box:a", "committed") == 1
