@@ -36,7 +36,9 @@ def cast() -> tuple[Customer, ...]:
 
 def write_policies(folder: Path, customers: tuple[Customer, ...], boxes: Mapping[str, str], provider_url: str) -> None:
     """Write the folder that the demo's gateway serves from; ``boxes`` maps names to URLs. Raises OSError."""
-    lines = "\n".join(f'      {name}: {{url: "{url}", max_loras: 2, max_cpu_loras: 8}}' for name, url in boxes.items())
+    # A slot for each: with fewer, vLLM would let the rarer adapters wait for the busier ones.
+    slots = f"max_loras: {len(customers)}, max_cpu_loras: 8"
+    lines = "\n".join(f'      {name}: {{url: "{url}", {slots}}}' for name, url in boxes.items())
     (folder / "fleet.yaml").write_text(
         f"""\
 # Written by `failsoft demo`, anew at each start. Edit it while the demo runs: the gateway follows.

@@ -58,7 +58,7 @@ def make_settings(
 def _simulated(name: str, layout: Layout, customers: tuple[Customer, ...], guardian: Guardian) -> Box:
     port = free_port()
     command = [sys.executable, "-m", "backend.simulator", "--name", name, "--host", HOST, "--port", str(port)]
-    command += ["--base-model", BASE_MODEL, "--max-loras", "2", "--ttft-ms", "60", "--itl-ms", "15"]
+    command += ["--base-model", BASE_MODEL, "--max-loras", str(len(customers)), "--ttft-ms", "60", "--itl-ms", "15"]
     for customer in customers:
         command += ["--adapter", customer.adapter]
     return Box(Child(name, command, log=layout.log(name), guardian=guardian), f"http://{HOST}:{port}")
@@ -69,6 +69,6 @@ def _real(name: str, layout: Layout, customers: tuple[Customer, ...], guardian: 
         raise MissingEngine("the engine is not installed: `make engine`, or `make run ENGINE=vllm`, sets it up")
     model, port = ensure(ENGINE_PYTHON), free_port()
     adapters = {customer.adapter: model.adapters[customer.adapter] for customer in customers}
-    command = vllm_command(BoxPlan(model.base, port, host=HOST, adapters=adapters))
+    command = vllm_command(BoxPlan(model.base, port, host=HOST, adapters=adapters, max_loras=len(adapters)))
     child = Child(name, command.arguments, log=layout.log(name), guardian=guardian, environment=command.environment)
     return Box(child, f"http://{HOST}:{port}")
