@@ -1,0 +1,243 @@
+"""Two simulated boxes, a stand-in provider and the gateway before them, and the crowd that asks it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from tests.faults.cast import BOX_KEY, CROWD, EVERYBODY, GENERIC_MODEL, PROVIDER, PROVIDER_KEY, Customer, write_policies
+from tests.faults.gateway_process import GatewayProcess
+from tests.faults.history import Arrival, Asked, History
+from tests.faults.invariants import CANCELLED_WITHIN_S, SLACK_S, Weather, complaints
+from tests.faults.store_process import StoreProcess
+from tests.support.processes import Processes, Simulator
+from tests.support.raw_client import RawClient
+
+HEALING_S: Final = 30.0
+"""I7."""
+
+BUSY: Final = "The engine is currently busy. Please retry later."
+TOKENS: Final = 16
+DRAIN_S: Final = 2.0
+"""What the gateways are given to end in."""
+
+SERVER_FAULTS: Final = ("refuse", "freeze")
+"""These do not count how often they act."""
+
+THINKING_S: Final = 0.05
+"""Between an answer and the same client's next question, so that the machine is not what breaks first."""
+
+SHOWN: Final = 20
+"""Complaints in the message of a test that fails."""
+
+Rule = dict[str, Any]
+
+
+class House:
+    """Everything, up and running. Tests break it; ``calm`` makes it whole again."""
+
+    def __init__(self, processes: Processes, folder: Path) -> None:
+        """Start boxes and provider; ``open`` has to follow."""
+        self._processes = processes
+        self._folder = folder
+        self._numbers = itertools.count()
+        adapters = [adapter for customer in EVERYBODY for adapter in customer.adapters]
+        pace: dict[str, Any] = {"ttft_ms": 5, "itl_ms": 2, "tokens": TOKENS}
+        self.boxes = {
+            "box-a": processes.box(name="box-a", adapters=adapters, **pace),
+            "box-b": processes.box(name="box-b", adapters=adapters, api_key=BOX_KEY, **pace),
+        }
+        self.provider = processes.provider(api_key=PROVIDER_KEY, model=[GENERIC_MODEL], **pace)
+        self.store = StoreProcess.start(processes)
+        self._gateway: GatewayProcess | None = None
+
+    def open(self, env: Mapping[str, str]) -> None:
+        """Start the gateway, with ``env``, once all others are up. It is not awaited."""
+        self.store.wait_ready()
+        for simulator in self.simulators.values():
+            simulator.wait_ready()
+        write_policies(self.policies, {"main": self.box_entries}, self.provider.url)
+        options = ("--redis", self.store.url, "--policies", self.policies, "--state", self._folder / "state")
+        self._gateway = GatewayProcess.start(self._processes, *options, "--drain", str(DRAIN_S), env=env)
+
+    def close(self) -> None:
+        """Let go of what the processes do not own."""
+        self.gateway.close()
+        self.store.close()
+
+    @property
+    def box_entries(self) -> dict[str, dict[str, str]]:
+        """As fleet.yaml has the boxes."""
+        entries = {name: {"url": box.url} for name, box in self.boxes.items()}
+        entries["box-b"]["api_key"] = "${BOX_KEY}"
+        return entries
+
+    @property
+    def policies(self) -> Path:
+        """The folder of its policies."""
+        return self._folder / "policies"
+
+    @property
+    def gateway(self) -> GatewayProcess:
+        """The gateway. Raises AssertionError before ``open``."""
+        assert self._gateway is not None, "the house was not opened"
+        return self._gateway
+
+    @property
+    def simulators(self) -> dict[str, Simulator]:
+        """Boxes and provider by name."""
+        return {**self.boxes, PROVIDER: self.provider}
+
+    # Asking
+
+    async def ask(self, customer: Customer, adapter: str | None = None, *, stream: bool = True, **fields: Any) -> Asked:
+        """One request, its every byte recorded. ``fields``: of the body, or what :class:`RawClient` takes."""
+        adapter = adapter or customer.adapters[0]
+        question = f"question {next(self._numbers)} of {customer.name}"
+        client = RawClient(self.gateway.url, key=customer.key)
+        recording = await client.chat(adapter, text=question, stream=stream, **fields)
+        return Asked(customer, adapter, stream, question, recording)
+
+    async def crowd(self, *, customers: Iterable[Customer] = CROWD, times: int = 1, **fields: Any) -> list[Asked]:
+        """Every customer asks for each of its adapters at the same time, plain and as a stream."""
+        return list(
+            await asyncio.gather(
+                *(
+                    self.ask(customer, adapter, stream=stream, **fields)
+                    for _ in range(times)
+                    for customer in customers
+                    for adapter in customer.adapters
+                    for stream in (True, False)
+                )
+            )
+        )
+
+    async def streams(self, count: int, *, customers: tuple[Customer, ...] = CROWD, **fields: Any) -> list[Asked]:
+        """So many streams at the same time, of all adapters in turn."""
+        pairs = [(customer, adapter) for customer in customers for adapter in customer.adapters]
+        turns = itertools.islice(itertools.cycle(pairs), count)
+        return list(await asyncio.gather(*(self.ask(*pair, **fields) for pair in turns)))
+
+    async def traffic(self, nemesis: Callable[[], Awaitable[None]]) -> list[Asked]:
+        """Every customer asks again and again, from before ``nemesis`` begins until after it has ended."""
+        over = False
+
+        async def keep_asking(customer: Customer, adapter: str, stream: bool) -> list[Asked]:
+            asked = [await self.ask(customer, adapter, stream=stream)]
+            while not over:
+                await asyncio.sleep(THINKING_S)
+                asked.append(await self.ask(customer, adapter, stream=stream))
+            asked.append(await self.ask(customer, adapter, stream=stream))
+            return asked
+
+        async with asyncio.TaskGroup() as group:
+            clients = [
+                group.create_task(keep_asking(customer, adapter, stream))
+                for customer in CROWD
+                for adapter in customer.adapters
+                for stream in (True, False)
+            ]
+            try:
+                await nemesis()
+            finally:
+                over = True
+        return [asked for client in clients for asked in client.result()]
+
+    # Breaking
+
+    @contextmanager
+    def broken(self, targets: Iterable[str], *rules: Rule) -> Iterator[None]:
+        """These fault rules at these boxes (or the provider), which have to act at least once."""
+        admins = [self.simulators[target].admin for target in targets]
+        for admin in admins:
+            admin.faults(*rules)
+        yield
+        fired = [rule["fired"] for admin in admins for rule in admin.rules() if rule["fault"] not in SERVER_FAULTS]
+        for admin in admins:
+            admin.heal()
+        assert not fired or any(fired), "the fault never acted: the test proves nothing"
+
+    # Judging
+
+    async def history(self, asked: Iterable[Asked]) -> History:
+        """``asked`` with what arrived; waits as long as I4 allows for what still runs upstream."""
+        waiting = [name for name, simulator in self.simulators.items() if simulator.running]
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + CANCELLED_WITHIN_S + SLACK_S
+        arrived = self._arrived(waiting)
+        while any(one.ended is None and one.question for one in arrived) and loop.time() < deadline:
+            await asyncio.sleep(0.02)
+            arrived = self._arrived(waiting)
+        return History(asked, arrived)
+
+    async def judge(self, asked: Iterable[Asked], weather: Weather) -> History:
+        """The history, after it was found to break no invariant."""
+        history = await self.history(asked)
+        found = complaints(history, weather)
+        assert not found, "\n".join([f"{len(found)} complaints:", *found[:SHOWN]])
+        return history
+
+    def _arrived(self, names: Iterable[str]) -> list[Arrival]:
+        return [Arrival.of(name, entry) for name in names for entry in self.simulators[name].admin.requests()]
+
+    # Healing
+
+    def heal(self) -> None:
+        """Nothing is broken any more, and what had ended is being started."""
+        for simulator in self.simulators.values():
+            if not simulator.running:
+                simulator.start()
+            else:
+                simulator.thaw()
+                simulator.admin.heal()
+        if not self.store.process.running:
+            self.store.process.start()
+        if not self.gateway.process.running:
+            self.gateway.start_again()
+
+    async def calm(self) -> None:
+        """Everything runs, the gateway knows it, and nobody remembers anything. After ``heal``."""
+        for simulator in self.simulators.values():
+            await simulator.ready()
+        await self.store.ready()
+        await self.gateway.ready()
+        await self.recovered()
+        for simulator in self.simulators.values():
+            simulator.admin.forget()
+
+    async def recovered(self, *, within_s: float = HEALING_S) -> None:
+        """Wait until the gateway uses both boxes for every adapter again. Raises AssertionError."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + within_s
+        while not self._all_closed():
+            assert loop.time() < until, f"not back within {within_s} s: {self.gateway.status()['boxes']}"
+            await asyncio.gather(*(self.ask(customer, stream=False) for customer in ACME_AND_GLOBEX))
+            await self._retry_missing()
+            await asyncio.sleep(0.05)
+
+    def _all_closed(self) -> bool:
+        boxes = self.gateway.status()["boxes"]
+        return all(box["state"] == "closed" and not box["missing_adapters"] for box in boxes)
+
+    async def _retry_missing(self) -> None:
+        """Ask a box for an adapter that it lacked: while the others say that they are busy, the turn comes to it."""
+        for box in self.gateway.status()["boxes"]:
+            for missing in box["missing_adapters"]:
+                if missing["retry_in_s"]:
+                    continue
+                adapter = missing["adapter"]
+                others = [other.admin for name, other in self.boxes.items() if name != box["name"]]
+                for admin in others:
+                    admin.fault("status", status=503, message=BUSY, adapter=adapter)
+                customer = next(customer for customer in EVERYBODY if adapter in customer.adapters)
+                await self.ask(customer, adapter, stream=False)
+                for admin in others:
+                    admin.heal()
+
+
+ACME_AND_GLOBEX: Final = tuple(customer for customer in CROWD if customer.name in ("acme", "globex"))
+"""One that prefers either box: together they try both."""

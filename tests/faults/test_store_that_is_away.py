@@ -1,0 +1,69 @@
+"""Redis dies, is emptied, or is not there when the gateway starts: clients are answered as before."""
+
+from __future__ import annotations
+
+from tests.faults.house import House
+from tests.faults.invariants import Weather
+from tests.support.eventually import eventually
+
+AWAY = "policy_store_away"
+EMPTY = "policy_store_empty"
+BOTH = frozenset({"box-a", "box-b"})
+
+
+async def test_case_35_nobody_notices_that_redis_is_killed_and_it_is_followed_again_when_it_is_back(
+    house: House,
+) -> None:
+    gateway = house.gateway
+    before = gateway.status()["policy"]
+
+    async def nemesis() -> None:
+        house.store.process.kill()
+        await eventually(lambda: AWAY in gateway.alarms(), within_s=10)
+
+    await house.judge(await house.traffic(nemesis), Weather())
+    assert gateway.status()["policy"] == before
+    house.store.process.start()
+    await house.store.ready()
+    await eventually(lambda: AWAY not in gateway.alarms(), within_s=15)
+    version = await house.store.apply(house.policies)
+    assert version == before["version"] + 1
+    await eventually(lambda: gateway.status()["policy"]["version"] == version, within_s=15)
+    await house.judge(await house.crowd(), Weather())
+
+
+async def test_case_35_the_boxes_may_die_while_redis_is_away(house: House) -> None:
+    house.store.process.kill()
+    with house.broken(BOTH, {"fault": "refuse"}):
+        asked = await house.crowd()
+    await house.judge(asked, Weather(boxes=BOTH, reasons=frozenset({"backend_down", "circuit_open"})))
+
+
+async def test_case_36_an_emptied_redis_is_not_read_as_no_policy(house: House) -> None:
+    gateway = house.gateway
+
+    async def nemesis() -> None:
+        await house.store.flush()
+        await eventually(lambda: EMPTY in gateway.alarms(), within_s=10)
+
+    await house.judge(await house.traffic(nemesis), Weather())
+    await house.store.apply(house.policies)
+    await eventually(lambda: EMPTY not in gateway.alarms(), within_s=15)
+    await house.judge(await house.crowd(), Weather())
+
+
+async def test_case_40_a_gateway_that_starts_again_with_redis_away_serves_on_by_what_it_knew(house: House) -> None:
+    gateway = house.gateway
+    before = gateway.status()["policy"]
+    house.store.process.kill()
+    gateway.process.kill()
+    gateway.start_again()
+    await gateway.ready()
+    await house.judge(await house.crowd(times=2), Weather())
+    after = gateway.status()["policy"]
+    assert (after["version"], after["store_id"]) == (before["version"], before["store_id"])
+    assert after["from_snapshot"]
+    assert AWAY in gateway.alarms()
+    house.store.process.start()
+    await eventually(lambda: not gateway.status()["policy"]["from_snapshot"], within_s=15)
+    await house.judge(await house.crowd(), Weather())
