@@ -86,14 +86,14 @@ class DataPlane:
             except Exception as error:
                 await self._end(call, error, receive, send)
         except asyncio.CancelledError:
-            # The client left while it was told why it gets no answer.
-            if not isinstance(call.ended_by, ClientLeft):
+            if isinstance(call.ended_by, ClientLeft):
+                # It left while it was told why it gets no answer.
+                self._record.client_left()
+            elif not self._ending:
                 raise
-            self._record.client_left()
+            # Else the server's own patience is over with a client that does not read how its answer ended.
         finally:
             self.calls.discard(call)
-            # The hook holds the call, which holds the scope: left in, every request would wait for the cycle collector.
-            del scope[ON_DISCONNECT]
 
     @property
     def in_flight(self) -> int:

@@ -137,7 +137,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        cycle.transport = cast("asyncio.Transport", HeadHolder(cycle.transport))
+        if cast("dict[str, Any]", cycle.scope)["method"] != "HEAD":
+            # To a HEAD uvicorn writes no body, with which a held head would leave.
+            cycle.transport = cast("asyncio.Transport", HeadHolder(cycle.transport))
         super()._start_asgi_task(cycle, app)
 
     def _head_bytes(self) -> int:

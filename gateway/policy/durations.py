@@ -17,7 +17,7 @@ _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 def parse_duration(value: object) -> float:
     """Seconds. Raises ValueError, whose message names the accepted forms."""
-    match = _SHAPE.match(value) if isinstance(value, str) else None
+    match = _SHAPE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError("is not a duration: write a number with its unit, such as 250ms, 2s or 10m")
     seconds = round(float(match[1]) * _UNIT_S[match[2]], 6)

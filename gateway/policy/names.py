@@ -23,7 +23,7 @@ _ENVIRONMENT_NAME = re.compile(r"[A-Z_][A-Z0-9_]{2,}")
 
 def check_name(value: str) -> str:
     """Names of boxes, fleets, providers and customers travel in headers, metric labels and paths."""
-    if not _NAME.match(value):
+    if not _NAME.fullmatch(value):
         raise ValueError("is not a usable name: letters, digits and . _ - only, at most 100, no punctuation first")
     return value
 
@@ -66,7 +66,7 @@ def check_url(value: str) -> str:
 
 def check_reference(value: str) -> str:
     """``${NAME}`` and nothing else: policies are in git and in the store, secrets in neither."""
-    if _REFERENCE.match(value):
+    if _REFERENCE.fullmatch(value):
         return value
     name = value.strip("${} ")
     example = name if _ENVIRONMENT_NAME.fullmatch(name) and value.startswith("$") else "NAME"
@@ -78,7 +78,7 @@ def check_reference(value: str) -> str:
 
 def referenced(reference: str) -> str:
     """The environment variable that ``${NAME}`` names."""
-    match = _REFERENCE.match(reference)
+    match = _REFERENCE.fullmatch(reference)
     if match is None:
         raise ValueError("is not a reference")
     return match[1]
@@ -86,7 +86,7 @@ def referenced(reference: str) -> str:
 
 def check_digest(value: str) -> str:
     """``sha256:`` and 64 hex digits, in lower case. The prefix may be left out."""
-    if not _DIGEST.match(value):
+    if not _DIGEST.fullmatch(value):
         raise ValueError(
             'is not a SHA-256: write "sha256:" and 64 hex digits, never the key itself; '
             'printf %s "$KEY" | sha256sum prints them'

@@ -127,6 +127,11 @@ class Plane:
         """Whether nothing is left of any request: no task, no permit, no connection in use."""
         return not self.running and all(box.in_flight == 0 and box.pool.in_use == 0 for box in self.fleets.all())
 
+    def cancel_all(self) -> None:
+        """What uvicorn does when its grace is over."""
+        for task in list(self._state.tasks):
+            task.cancel()
+
     def raw(self, key: str = KEY) -> RawClient:
         """A client that records every byte."""
         return RawClient(self.url, key=key)

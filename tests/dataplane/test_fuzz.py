@@ -112,7 +112,7 @@ def check(status: int, headers: dict[bytes, bytes], body: bytes) -> None:
 LACKING = whole(b'{"error":{"message":"The model does not exist.","code":404}}', status=404)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     path=st.sampled_from(["/v1/chat/completions", "/v1/completions"]),
     batch=st.lists(
@@ -164,7 +164,7 @@ payloads = st.fixed_dictionaries(
 ) | st.dictionaries(st.text(max_size=8), anything)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     path=st.sampled_from(["/v1/chat/completions", "/v1/completions"]),
     answer=st.lists(payloads, max_size=6),

@@ -8,11 +8,12 @@ from asyncio import Event
 import pytest
 
 from gateway.policy.compiled import StaticStep
-from tests.dataplane.conftest import ServePlane, StartScripted
+from tests.dataplane.conftest import Connect, ServePlane, StartScripted
 from tests.dataplane.plane import ADAPTER, KEY, Plane
 from tests.dataplane.scripted_box import END, NUMBERED, STREAM_HEAD, chunked
 from tests.support.checker import check_error, check_stream
 from tests.support.eventually import eventually
+from tests.support.streams import choice, event
 
 
 async def test_a_committed_stream_ends_with_an_error_event(serve: ServePlane, scripted: StartScripted) -> None:
@@ -71,6 +72,24 @@ async def test_an_answer_that_is_all_there_is_still_given(serve: ServePlane, scr
     await eventually(lambda: _committed(plane))
     plane.dataplane.end_requests()
     assert check_stream(await answer).whole
+
+
+async def test_a_client_that_does_not_read_is_cut_off_when_the_server_ends_and_that_is_no_defect(
+    serve: ServePlane, scripted: StartScripted, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    flood = chunked(event(choice(content="x" * 10_000))) * 10
+    box = await scripted(STREAM_HEAD, *[flood] * 2000, END)
+    plane = await serve([box])
+    _, writer = await connect(plane)
+    body = b'{"model":"acme_v3","messages":[],"stream":true}'
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nauthorization: Bearer {KEY}\r\ncontent-length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    await eventually(lambda: _committed(plane))
+    plane.dataplane.end_requests()
+    plane.cancel_all()
+    await eventually(lambda: plane.idle)
+    assert [record for record in caplog.records if record.exc_info] == []
+    assert plane.alarms.current() == ()
 
 
 def _committed(plane: Plane) -> bool:

@@ -13,8 +13,8 @@ import trustme
 from tests.faults.house import House
 from tests.support.processes import Processes
 
-HOUSES = 4
-"""While a test runs in one or two of them, the breakers of the others have time to close."""
+HOUSES = 3
+"""While a test runs in one or two of them, what it takes to calm the others goes on."""
 
 
 @pytest.fixture(scope="session")

@@ -137,7 +137,7 @@ def test_a_url_is_http_or_https_and_holds_no_secret(folder: Folder, url: str) ->
     assert "very-secret" not in str(found)
 
 
-@pytest.mark.parametrize("name", ["box a", "böx", "-x", "a/b", '"a\\nb"'])
+@pytest.mark.parametrize("name", ["box a", "böx", "-x", "a/b", '"a\\nb"', '"a\\n"'])
 def test_the_name_of_a_box_fits_a_header(folder: Folder, name: str) -> None:
     folder.write("fleet.yaml", FLEET.replace("box-a:", f"{name}:"))
     assert "not a usable name" in the_fault(folder.path).message

@@ -124,6 +124,13 @@ async def test_requests_pass_one_after_another_on_one_connection(listen: Listen,
     assert app.left == []
 
 
+async def test_a_head_request_is_answered_with_a_head(listen: Listen, connect: Connect) -> None:
+    reader, writer = await connect(await listen(Recorder()))
+    for _ in range(2):
+        writer.write(b"HEAD /healthz HTTP/1.1\r\nhost: h\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_a_request_may_come_byte_by_byte(listen: Listen, connect: Connect) -> None:
     app = Recorder()
     reader, writer = await connect(await listen(app))
