@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from gateway.tasks import TaskSet
+
 LONGEST_LINE = 4096
 PATIENCE_S = 30.0
 
@@ -35,35 +37,42 @@ class ControlServer:
         self._path = path
         self._handle = handle
         self._server: asyncio.Server | None = None
-        self._conversations: set[asyncio.Task[None]] = set()
+        self._conversations: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
+        self._tasks = TaskSet()
+        self._closing = False
 
     async def start(self) -> None:
         """Listen. Raises OSError where the socket cannot be made."""
         self._path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._serve, self._path, limit=LONGEST_LINE)
+        self._server = await asyncio.start_unix_server(self._accept, self._path, limit=LONGEST_LINE)
 
     async def close(self) -> None:
         """Stop listening, hang up on who still talks, and remove the socket."""
+        self._closing = True
         if self._server is not None:
             self._server.close()
-            for conversation in self._conversations:
-                conversation.cancel()
-            await asyncio.gather(*self._conversations, return_exceptions=True)
+            writers = list(self._conversations)
+            await self._tasks.close()
+            for writer in writers:
+                # A conversation that was cancelled before its first step had no chance to do this itself.
+                await _hang_up(writer)
             await self._server.wait_closed()
             self._path.unlink(missing_ok=True)
 
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closing:
+            # Accepted just before the server was closed.
+            writer.transport.abort()
+            return
+        self._conversations[writer] = self._tasks.spawn(self._serve(reader, writer), name="a command for the demo")
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        conversation = asyncio.current_task()
-        assert conversation is not None  # noqa: S101 - a coroutine runs in a task
-        self._conversations.add(conversation)
         try:
             with contextlib.suppress(ConnectionError):  # who hangs up wants no reply
                 await self._converse(reader, writer)
         finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
-            self._conversations.discard(conversation)
+            await _hang_up(writer)
+            self._conversations.pop(writer, None)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -73,6 +82,12 @@ class ControlServer:
             reply = Reply(False, f"not a command: {error!r}")
         writer.write(json.dumps(asdict(reply)).encode() + b"\n")
         await writer.drain()
+
+
+async def _hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 def in_use(path: Path) -> bool:

@@ -13,7 +13,7 @@ import trustme
 from tests.faults.house import House
 from tests.support.processes import Processes
 
-HOUSES = 3
+HOUSES = 4
 """While a test runs in one or two of them, what it takes to calm the others goes on."""
 
 

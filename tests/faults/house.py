@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,9 @@ SERVER_FAULTS: Final = ("refuse", "freeze")
 THINKING_S: Final = 0.05
 """Between an answer and the same client's next question, so that the machine is not what breaks first."""
 
+BUDGET_FILLS_S: Final = 1.0
+"""The retry budget is ten, at ten a second (I5): no test is to lack what the one before it has spent."""
+
 SHOWN: Final = 20
 """Complaints in the message of a test that fails."""
 
@@ -55,6 +59,7 @@ class House:
         self._processes = processes
         self._folder = folder
         self._numbers = itertools.count()
+        self._healed_at = time.monotonic()
         adapters = [adapter for customer in EVERYBODY for adapter in customer.adapters]
         pace: dict[str, Any] = {"ttft_ms": 5, "itl_ms": 2, "tokens": TOKENS}
         self.boxes = {
@@ -208,6 +213,7 @@ class House:
             self.store.process.start()
         if not self.gateway.process.running:
             self.gateway.start_again()
+        self._healed_at = time.monotonic()
 
     async def calm(self) -> None:
         """Everything runs, the gateway knows it, and nobody remembers anything. After ``heal``."""
@@ -215,6 +221,7 @@ class House:
             await simulator.ready()
         await self.store.ready()
         await self.gateway.ready()
+        await asyncio.sleep(self._healed_at + BUDGET_FILLS_S - time.monotonic())
         await self.recovered()
         for simulator in self.simulators.values():
             simulator.admin.forget()
