@@ -50,6 +50,9 @@ class ControlServer:
         """Stop listening, hang up on who still talks, and remove the socket."""
         self._closing = True
         if self._server is not None:
+            # A connection accepted in this very turn is set up in the next; a server closed in between would lose its
+            # socket (asyncio's `Server._attach` refuses it, and nobody closes it).
+            await asyncio.sleep(0)
             self._server.close()
             writers = list(self._conversations)
             await self._tasks.close()
