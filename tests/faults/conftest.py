@@ -48,6 +48,7 @@ async def house(houses: Iterator[House]) -> AsyncIterator[House]:
     await house.calm()
     yield house
     house.heal()
+    house.gateway.expect_no_defect()
 
 
 @pytest.fixture
@@ -58,6 +59,8 @@ async def two_houses(houses: Iterator[House]) -> AsyncIterator[tuple[House, Hous
     yield pair
     for house in pair:
         house.heal()
+    for house in pair:
+        house.gateway.expect_no_defect()
 
 
 @pytest.fixture

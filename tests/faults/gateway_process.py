@@ -70,9 +70,15 @@ class GatewayProcess:
 
     def start_again(self) -> None:
         """After it has ended."""
+        self.expect_no_defect()
         self.close()
         self._url = ""
         self.process.start()
+
+    def expect_no_defect(self) -> None:
+        """Raises AssertionError where its log holds a traceback: whatever breaks around it, it has an error for."""
+        said, traceback, more = self.process.output.partition("Traceback (most recent call last)")
+        assert not traceback, said[-500:] + traceback + more[:5000]
 
     def close(self) -> None:
         """Close the connection to it."""

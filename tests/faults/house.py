@@ -25,6 +25,7 @@ from tests.faults.gateway_process import GatewayProcess
 from tests.faults.history import Arrival, Asked, History
 from tests.faults.invariants import CANCELLED_WITHIN_S, SLACK_S, Weather, complaints
 from tests.faults.store_process import StoreProcess
+from tests.support.eventually import eventually
 from tests.support.processes import Processes, Simulator
 from tests.support.raw_client import RawClient
 
@@ -80,8 +81,9 @@ class House:
         self._gateway = GatewayProcess.start(self._processes, *options, "--drain", str(DRAIN_S), env=env)
 
     def close(self) -> None:
-        """Let go of what the processes do not own."""
+        """End the gateway, then its store, and let go of what the processes do not own."""
         self.gateway.close()
+        self.gateway.process.clean_up()
         self.store.close()
 
     @property
@@ -214,6 +216,11 @@ class House:
         if not self.gateway.process.running:
             self.gateway.start_again()
         self._healed_at = time.monotonic()
+
+    async def apply(self, folder: Path) -> None:
+        """Put the policies in ``folder`` in force."""
+        version = await self.store.apply(folder)
+        await eventually(lambda: self.gateway.status()["policy"]["version"] == version, within_s=10)
 
     async def calm(self) -> None:
         """Everything runs, the gateway knows it, and nobody remembers anything. After ``heal``."""

@@ -17,6 +17,10 @@ BOTH: Final = ("box-a", "box-b")
 
 STREAMED: Final = '"stream": true'
 """What the body of a client's streamed request holds."""
+ASKED: Final = "question"
+"""What the body of a client's request holds, and that of a probe does not: a probe that waits out a silence of its own
+would keep the next test waiting as well."""
+
 ENGINE_DEAD: Final = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 
 
@@ -57,10 +61,10 @@ CASES: Final = (
     case(13, "connections are reset before the headers", "reset_before_headers"),
     case(13, "connections close before the headers", "close_before_headers"),
     case(14, "connections are reset behind the headers", "reset_after_headers"),
-    case(14, "silence follows the role", "role_only_then_silence", "ttft_budget"),
-    case(14, "only keep-alive comments come", "keepalive_comments_then_silence", "ttft_budget"),
+    case(14, "silence follows the role", "role_only_then_silence", "ttft_budget", contains=ASKED),
+    case(14, "only keep-alive comments come", "keepalive_comments_then_silence", "ttft_budget", contains=ASKED),
     case(15, "connections are reset half-way", "reset_mid_stream", late=True),
-    case(16, "the answer drips from its start", "drip", "ttft_budget"),
+    case(16, "the answer drips from its start", "drip", "ttft_budget", contains=ASKED),
     case(16, "the answer drips from its middle", "drip", "ttft_budget", late=True, after_chunks=4),
     case(17, "the answer stalls half-way", "stall", "ttft_budget", late=True, seconds=None),
     case(21, "answers end cleanly without a finish", "truncate", late=True),

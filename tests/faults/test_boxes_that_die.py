@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from tests.faults.black_hole import syn_black_hole
-from tests.faults.cast import BOX_KEY, CROWD, PATIENT
+from tests.faults.cast import BOX_KEY, EVERYBODY, PATIENT
 from tests.faults.history import Asked
 from tests.faults.house import House
 from tests.faults.invariants import SLACK_S, Weather
@@ -24,6 +24,7 @@ CONNECT_TIMEOUT_S = 1.0
 
 ONE_OF_TWO = Weather(boxes=frozenset({"box-b"}), breaks_streams=True)
 BOTH = frozenset({"box-a", "box-b"})
+EVERY_ADAPTER = [adapter for customer in EVERYBODY for adapter in customer.adapters]
 
 
 async def streams_that_hang_half_way(house: House, count: int) -> asyncio.Task[list[Asked]]:
@@ -127,6 +128,31 @@ async def test_case_3_with_both_boxes_standing_still_everybody_gets_what_the_pol
     assert all(one.recording.head_s is not None and one.recording.head_s < DEADLINE_S + SLACK_S for one in asked)
 
 
+async def test_case_5_a_box_that_drains_ends_its_streams_and_whoever_comes_meanwhile_goes_elsewhere(
+    house: House, processes: Processes
+) -> None:
+    house.boxes["box-b"].kill()
+    draining = processes.box(
+        name="box-b",
+        port=house.boxes["box-b"].port,
+        adapters=EVERY_ADAPTER,
+        api_key=BOX_KEY,
+        shutdown_timeout_s=20,
+        fault=[{"fault": "stall", "adapter": "patient_v1", "seconds": 1.5}],
+    )
+    await draining.ready()
+    await house.recovered()
+    streams = asyncio.get_running_loop().create_task(house.streams(10, customers=(PATIENT,)))
+    await eventually(lambda: draining.admin.state()["running"] >= 5)
+    draining.terminate()
+    await eventually(lambda: draining.admin.state()["draining"])
+    asked = [*await house.crowd(), *await house.crowd(), *await streams]
+    await house.judge(asked, Weather(boxes=frozenset({"box-b"})))
+    assert {one.served_by for one in asked if one.adapter == "patient_v1"} == {"box:box-b"}
+    assert await draining.ended() == 0
+    draining.clean_up()
+
+
 async def test_case_6_a_box_that_is_ended_without_a_drain_shows_nobody_its_abort(house: House) -> None:
     streams = await streams_that_hang_half_way(house, 20)
     house.boxes["box-b"].terminate()
@@ -151,7 +177,7 @@ async def test_case_8_nobody_waits_for_a_box_that_still_loads_its_model(house: H
     cold = processes.box(
         name="box-b",
         port=house.boxes["box-b"].port,
-        adapters=[adapter for customer in CROWD for adapter in customer.adapters],
+        adapters=EVERY_ADAPTER,
         api_key=BOX_KEY,
         start_delay_s=1.2,
         loading="hang",
