@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -113,9 +114,9 @@ class VllmAnswer(Generated):
         )
         return [self._front + usage, DONE]
 
+    @abstractmethod
     def finish_event(self, index: int, finish: str, last: bytes | None = None) -> bytes:
         """The last event of one choice, with its last token if there is one left."""
-        raise NotImplementedError
 
     def _fingerprint(self) -> bytes:
         """Only on the last chunk of a stream, which is the usage if there is one."""
@@ -134,9 +135,9 @@ class VllmAnswer(Generated):
         ends = [self.finish_event(index, finish, None if finish == "stop" else last) for index in choices]
         yield [*(opening if not most else ()), *ends, *self.ending()]
 
+    @abstractmethod
     def pieces(self, index: int, number: int, text: bytes) -> list[bytes]:
         """The events of the ``number``-th token of choice ``index``."""
-        raise NotImplementedError
 
 
 class VllmChat(VllmAnswer):

@@ -26,7 +26,7 @@ class BoxView(Protocol):
 
     @property
     def fails_fast(self) -> bool:
-        """Whether its breaker opened by refusals or errors, so that asking again costs no waiting."""
+        """Whether asking it costs no waiting: its breaker is closed, or opened by refusals or errors."""
 
     def condition(self, adapter: str | None, now: float) -> Reason | None:
         """None where the box may be asked for this adapter (None: for the base); else why not."""
@@ -38,8 +38,8 @@ class Plan:
 
     ``own``: boxes to ask for the customer's adapter. ``withheld``: why a box was left out, where one was; it is the
     answer's reason if no box is left to ask. ``steps``: the fallback. ``boxes``: all boxes of the fleet in the order of
-    preference, for a ``base`` step. ``last_resort``: boxes whose breaker is open, asked only when all else has failed:
-    as long as one target may be healthy, no 5xx is due.
+    preference, for a ``base`` step. ``last_resort``: boxes whose breaker is open or that lacked the adapter, asked only
+    when all else has failed: as long as one target may be healthy, no 5xx is due.
     """
 
     adapter: str
@@ -68,7 +68,8 @@ def decide(
         # A missing adapter says more than an open breaker, which says more than nothing.
         if withheld is None or why_not is Reason.ADAPTER_UNAVAILABLE:
             withheld = why_not
-        if why_not is Reason.CIRCUIT_OPEN and box.fails_fast:
+        # It may have loaded the adapter again since it said that it lacks it, and another 404 costs next to nothing.
+        if why_not in (Reason.CIRCUIT_OPEN, Reason.ADAPTER_UNAVAILABLE) and box.fails_fast:
             last_resort.append(box)
     return Plan(
         adapter=adapter,

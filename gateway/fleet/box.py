@@ -83,8 +83,8 @@ class Box:
 
     @property
     def fails_fast(self) -> bool:
-        """Whether its breaker opened by refusals or errors rather than by silence: asking again costs no waiting."""
-        return not self._opened_by_silence
+        """Whether asking it costs no waiting: its breaker is closed, or opened by refusals or errors, not by silence."""
+        return self.breaker.closed or not self._opened_by_silence
 
     def head(self, path: str) -> bytes:
         """The request line and headers of a ``POST`` to ``path``, each with its line end; no length, no blank line."""
