@@ -83,7 +83,7 @@ class Box:
 
     @property
     def fails_fast(self) -> bool:
-        """Whether asking it costs no waiting: its breaker is closed, or opened by refusals or errors, not by silence."""
+        """Whether asking it costs no waiting: its breaker is closed, or opened by refusals or errors."""
         return self.breaker.closed or not self._opened_by_silence
 
     def head(self, path: str) -> bytes:
