@@ -12,7 +12,14 @@ from typing import Any, Protocol
 
 from gateway.clock import wall_s
 from gateway.dataplane.access import MODELS, authenticate, models_body, require_adapter
-from gateway.dataplane.answers import defect_body, request_error_body, static_plain, static_stream, unavailable_body
+from gateway.dataplane.answers import (
+    STATIC_MODEL,
+    defect_body,
+    request_error_body,
+    static_plain,
+    static_stream,
+    unavailable_body,
+)
 from gateway.dataplane.attempt import Answer, Asker
 from gateway.dataplane.body import BODY_LIMIT, check_length, discard_rest, read_body
 from gateway.dataplane.call import Call, ClientLeft
@@ -23,13 +30,13 @@ from gateway.dataplane.marks import Mark, header_safe
 from gateway.dataplane.patience import Patience
 from gateway.dataplane.record import Record
 from gateway.dataplane.relay import Send, read_end, relay_stream, send_whole, start_of_stream
-from gateway.dataplane.request import PATHS, Endpoint, Request, parse_request
+from gateway.dataplane.request import PATHS, Request, parse_request
 from gateway.dataplane.retry_budget import RetryBudget
 from gateway.dataplane.verdict import is_clients_mistake
 from gateway.errors import ErrorFrame, RequestError, ShuttingDown, UpstreamError, UpstreamStatus
 from gateway.fleet.fleet import Fleets
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy, StaticStep
-from gateway.upstream.provider_request import unsuited
+from gateway.upstream.provider_request import Endpoint, unsuited
 
 log = logging.getLogger(__name__)
 
@@ -235,8 +242,8 @@ class DataPlane:
     ) -> None:
         if attempt.reason is None:
             raise TypeError("a static answer is always degraded")
-        mark = Mark(attempt.reason, request.model, "static", "static")
-        headers = call.headers("static", mark)
+        mark = Mark(attempt.reason, request.model, STATIC_MODEL, attempt.served_by)
+        headers = call.headers(attempt.served_by, mark)
         created = int(wall_s())
         self._record.static(customer, attempt)
         call.answered = True

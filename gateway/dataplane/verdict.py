@@ -16,13 +16,10 @@ from gateway.errors import (
 )
 from gateway.fleet.blame import Blame, blame
 
-CLIENT_STATUSES = frozenset({400, 413, 422})
-"""A box's answers that mean the client's own mistake: they go back as they are, without breaker or fallback."""
-
 
 def is_clients_mistake(error: UpstreamError) -> bool:
     """Whether a box's answer is about the request itself, so that no other target would do better."""
-    return isinstance(error, UpstreamStatus | ErrorFrame) and error.status in CLIENT_STATUSES
+    return blame(error) is Blame.CLIENT
 
 
 def reason_of(error: UpstreamError) -> Reason:
