@@ -83,17 +83,16 @@ class LitellmProcess:
         self._listener.listen(2048)
         self._tasks = TaskSet()
         self._ready = asyncio.Event()
+        self.alive = False
+        """Whether a worker runs or starts, so that a request is worth its wait; False between two tries at one."""
         self.pid: int | None = None
-        """Of the worker that runs or starts; None while there is none."""
+        """Of the worker's process; None while there is none."""
 
     def start(self) -> None:
         """Start the worker, and keep it alive from now on."""
+        # At once, not when its process is there: who asks from now on waits for it in the socket's backlog.
+        self.alive = True
         self._tasks.spawn(self._keep_alive(), name="litellm-worker")
-
-    @property
-    def alive(self) -> bool:
-        """Whether a worker runs or starts, so that a request is worth its wait."""
-        return self.pid is not None
 
     async def ready(self) -> None:
         """Wait until the worker answers requests."""
@@ -102,6 +101,7 @@ class LitellmProcess:
     async def close(self) -> None:
         """End the worker and take the socket away."""
         await self._tasks.close()
+        self.alive = False
         self._listener.close()
         self._alarms.off(ALARM, "litellm")
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -119,11 +119,14 @@ class LitellmProcess:
         """Run one worker to its end. Raises :class:`_WorkerDied` if it came early."""
         loop = asyncio.get_running_loop()
         started = loop.time()
+        self.alive = True
         try:
             async with self._process() as process:
                 why = await self._watch(process)
         except OSError as error:
             why = f"could not be started: {error}"
+        finally:
+            self.alive = False
         log.warning("the LiteLLM worker %s", why)
         self._alarms.on(ALARM, "litellm", f"the LiteLLM worker {why}: providers behind it cannot be asked")
         if loop.time() - started < STEADY_S:

@@ -63,6 +63,10 @@ async def test_a_worker_is_ready_with_its_first_heartbeat(start: Start, alarms: 
     assert alarms.current() == ()
 
 
+async def test_a_worker_is_worth_waiting_for_from_when_it_is_told_to_start(start: Start) -> None:
+    assert start(SILENT).alive
+
+
 async def test_a_worker_that_dies_is_started_again(start: Start, alarms: Alarms) -> None:
     worker = start(BEATS)
     await asyncio.wait_for(worker.ready(), 10)
