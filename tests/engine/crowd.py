@@ -10,10 +10,10 @@ from typing import Any, Literal
 import openai
 
 from gateway.tasks import TaskSet
-from tests.engine.fleet import Customer, EngineFleet, request
+from tests.engine.fleet import LONG_ANSWER_TOKENS, Customer, EngineFleet, request
 from tests.support.raw_client import Recording
 
-Kind = Literal["plain", "stream", "raw stream"]
+Kind = Literal["plain", "stream", "long stream", "raw stream"]
 PAUSE_S = 0.25
 """Between two questions of one agent: the crowd shares its cores with the engines."""
 
@@ -76,17 +76,23 @@ class Crowd:
         async with asyncio.timeout(within_s), self._news:
             await self._news.wait_for(lambda: holds(self.stories))
 
-    def open_streams(self, box: str) -> int:
-        """How many committed SDK streams that box is answering just now."""
-        return sum(
-            story.committed and not story.over and story.served_by == f"box:{box}"
+    def just_begun(self, box: str) -> list[Story]:
+        """Long streams of that box of which most is still to come: whoever kills it now breaks them."""
+        return [
+            story
             for story in self.stories
-            if story.kind == "stream"
-        )
+            if story.kind == "long stream" and story.committed and not story.over and story.served_by == f"box:{box}"
+            if len(story.text) < len(self._fleet.own_answers[story.customer.adapter])
+        ]
 
     async def _live(self, customer: Customer, kind: Kind) -> None:
         client = self._fleet.agent(customer)
-        ask = {"plain": self._plain, "stream": self._stream, "raw stream": self._raw_stream}[kind]
+        ask = {
+            "plain": self._plain,
+            "stream": self._stream,
+            "long stream": self._long_stream,
+            "raw stream": self._raw_stream,
+        }[kind]
         while not self._leaving.is_set():
             story = Story(customer, kind)
             self.stories.append(story)
@@ -105,8 +111,11 @@ class Crowd:
         story.text, story.finish = answer.choices[0].message.content or "", answer.choices[0].finish_reason
         story.degraded = (answer.model_extra or {}).get("degraded")
 
-    async def _stream(self, client: openai.AsyncOpenAI, story: Story) -> None:
-        raw = await client.chat.completions.with_raw_response.create(**request(story.customer), stream=True)
+    async def _long_stream(self, client: openai.AsyncOpenAI, story: Story) -> None:
+        await self._stream(client, story, max_tokens=LONG_ANSWER_TOKENS)
+
+    async def _stream(self, client: openai.AsyncOpenAI, story: Story, **fields: Any) -> None:
+        raw = await client.chat.completions.with_raw_response.create(**request(story.customer, **fields), stream=True)
         story.headers = raw.headers
         first = True
         async for chunk in raw.parse():

@@ -23,6 +23,8 @@ from tests.support.raw_client import RawClient, Recording
 
 PROMPT: Final = "Where is my order?"
 ANSWER_TOKENS: Final = 120
+LONG_ANSWER_TOKENS: Final = 600
+"""So many that a box which is killed in their first part has surely not sent the last."""
 GENERIC_MODEL: Final = "generic-mini"
 HEALING_S: Final = 30.0
 """I7: so long after a box is back, its adapters may still be answered by someone else."""
@@ -64,7 +66,7 @@ class EngineFleet:
     def agent(self, customer: Customer) -> openai.AsyncOpenAI:
         """The unmodified SDK, pointed at the gateway, without its retries. Closed with this object."""
         client = openai.AsyncOpenAI(
-            base_url=f"{self._gateway_url}/v1", api_key=customer.key, max_retries=0, timeout=60.0
+            base_url=f"{self._gateway_url}/v1", api_key=customer.key, max_retries=0, timeout=90.0
         )
         self._clients.append(client)
         return client
@@ -72,7 +74,7 @@ class EngineFleet:
     async def ask(self, customer: Customer, *, path: str = "/v1/chat/completions", **fields: Any) -> Recording:
         """``request`` through the gateway, every byte of the answer recorded."""
         client = RawClient(self._gateway_url, key=customer.key)
-        return await client.ask(path, request(customer, **fields), timeout_s=60.0)
+        return await client.ask(path, request(customer, **fields), timeout_s=90.0)
 
     async def ask_box(self, box: str, customer: Customer, **fields: Any) -> Recording:
         """``request`` to the box itself."""
@@ -141,8 +143,8 @@ def write_policies(folder: Path, boxes: Mapping[str, VllmBox], provider_url: str
         dedent("""\
         defaults:
           ttft_budget: 8s
-          plain_budget: 20s
-          deadline: 40s
+          plain_budget: 30s
+          deadline: 60s
           stall_timeout: 10s
           on_broken_stream: error
           fallback:
