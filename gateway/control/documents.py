@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from gateway.control.sources import SNAPSHOT, ControlSources
@@ -88,6 +89,9 @@ def _box(box: Box, now: float) -> Document:
         "unavailable": box.spec.unavailable,
         "retry_in_s": round(max(0.0, box.breaker.retry_at - now), 3) if state != "closed" else None,
         "in_flight": box.in_flight,
+        "in_flight_by_adapter": dict(sorted(box.attempts.adapters.items())),
+        "drained": box.duty.drained,
+        "in_ramp": box.duty.in_ramp(now),
         "connections": {"idle": box.pool.idle, "busy": box.pool.in_use},
         "last_error": box.last_error,
         "last_probe": None
@@ -98,11 +102,15 @@ def _box(box: Box, now: float) -> Document:
             "took_ms": round(probe.took_s * 1000, 1),
             "error": probe.error,
         },
-        "missing_adapters": [
-            {"adapter": adapter, "retry_in_s": round(max(0.0, retry_at - now), 3)}
-            for adapter, retry_at in sorted(box.missing_adapters().items())
-        ],
+        "missing_adapters": _pairs(box.missing_adapters(), now),
+        "failing_adapters": _pairs(box.failing_adapters(), now),
     }
+
+
+def _pairs(retry_at: Mapping[str, float], now: float) -> list[Document]:
+    return [
+        {"adapter": adapter, "retry_in_s": round(max(0.0, at - now), 3)} for adapter, at in sorted(retry_at.items())
+    ]
 
 
 def _providers(policy: CompiledPolicy) -> list[Document]:

@@ -18,7 +18,8 @@ from gateway.dataplane.plain_guard import check_plain
 from gateway.dataplane.request import Request
 from gateway.dataplane.stream_guard import Reshape, StreamGuard
 from gateway.errors import FailsoftError, InternalFault, NotAdmitted, ProtocolError, UpstreamError, UpstreamStatus
-from gateway.fleet.box import Box, Permit
+from gateway.fleet.box import Box
+from gateway.fleet.permit import Permit
 from gateway.policy.compiled import ProviderStep
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.pool import Pool
@@ -83,11 +84,9 @@ class Asker:
         permit = _admitted(box, request.model if own else None, loop.time(), force=attempt.forced)
         try:
             if request.stream:
-                answer = await self._stream(box.pool, head, body, request, attempt, None, base_model)
+                answer = await self._stream(box.pool, head, body, request, attempt, None, base_model, box.pending)
             else:
-                answer = await self._plain(
-                    box.pool, head, body, request, attempt, None, base_model, pending=box.pending_plain
-                )
+                answer = await self._plain(box.pool, head, body, request, attempt, None, base_model, box.pending)
         except UpstreamError as error:
             permit.failed(error, loop.time())
             raise
@@ -123,9 +122,10 @@ class Asker:
         attempt: Attempt,
         shape: AnswerShape | None,
         model: str,
+        pending: set[Exchange] | None = None,
     ) -> Answer:
         reshape: Reshape | None = None if shape is None else shape.frame
-        exchange = await self._open(pool, head, body, attempt.until)
+        exchange = await self._open(pool, head, body, attempt.until, pending)
         try:
             content_type = exchange.header(b"content-type") or b""
             if not content_type.lower().startswith(b"text/event-stream"):
@@ -144,6 +144,9 @@ class Asker:
         except BaseException:
             exchange.close()
             raise
+        if pending is not None:
+            # From its commit on a stream is bounded by its stall time-out.
+            pending.discard(exchange)
         mark = _mark(request, attempt, (guard.model if shape is None else shape.model) or model)
         return Answer(attempt, first if mark is None else mark.splice(first), mark, exchange, guard)
 
@@ -156,7 +159,6 @@ class Asker:
         attempt: Attempt,
         shape: AnswerShape | None,
         model: str,
-        *,
         pending: set[Exchange] | None = None,
     ) -> Answer:
         exchange = await self._open(pool, head, body, attempt.until, pending)

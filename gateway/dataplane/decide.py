@@ -28,6 +28,9 @@ class BoxView(Protocol):
     def fails_fast(self) -> bool:
         """Whether asking it costs no waiting: its breaker is closed, or opened by refusals or errors."""
 
+    def has_its_share(self, now: float) -> bool:
+        """Whether others are to be asked first, as it comes back and is still in its ramp."""
+
     def condition(self, adapter: str | None, now: float) -> Reason | None:
         """None where the box may be asked for this adapter (None: for the base); else why not."""
 
@@ -58,12 +61,13 @@ def decide(
     ``now`` is the monotonic time on which the boxes' breakers run, in seconds.
     """
     own: list[BoxView] = []
+    in_ramp: list[BoxView] = []
     withheld: Reason | None = None
     last_resort: list[BoxView] = []
     for box in boxes:
         why_not = box.condition(adapter, now)
         if why_not is None:
-            own.append(box)
+            (in_ramp if box.has_its_share(now) else own).append(box)
             continue
         # A missing adapter says more than an open breaker, which says more than nothing.
         if withheld is None or why_not is Reason.ADAPTER_UNAVAILABLE:
@@ -73,7 +77,7 @@ def decide(
             last_resort.append(box)
     return Plan(
         adapter=adapter,
-        own=tuple(own[:MAX_OWN_ATTEMPTS]),
+        own=tuple((own + in_ramp)[:MAX_OWN_ATTEMPTS]),
         withheld=withheld,
         steps=policy.steps if fallback_allowed else (),
         boxes=tuple(boxes),

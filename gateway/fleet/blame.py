@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from gateway.errors import ConnectError, ConnectTimeout, ErrorFrame, UpstreamError, UpstreamStatus
+from gateway.errors import (
+    BoxEjected,
+    ConnectError,
+    ConnectionLost,
+    ConnectTimeout,
+    ErrorFrame,
+    UpstreamError,
+    UpstreamStatus,
+)
 
 BUSY = b"engine is currently busy"
 """How vLLM 0.32 words its queue limit, in a 503 and, through a race, in the first event of a 200."""
@@ -41,6 +49,13 @@ def blame(error: UpstreamError) -> Blame:
     if isinstance(error, ConnectError) and not isinstance(error, ConnectTimeout):
         return Blame.BOX_REFUSES
     return Blame.BOX
+
+
+def is_one_adapters(error: UpstreamError) -> bool:
+    """Whether a box's failure may lie with the adapter that was asked for: the box took the request, and said or did
+    something wrong, or nothing. What happened to a connection happened to the box.
+    """
+    return not isinstance(error, ConnectError | ConnectionLost | BoxEjected)
 
 
 def _of_status(status: int, *, busy: bool) -> Blame:

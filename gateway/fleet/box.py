@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol
 
-from gateway.errors import BoxEjected, ConnectTimeout, Reason, UpstreamError, UpstreamTimeout
-from gateway.fleet import breaker as circuit
-from gateway.fleet.blame import Blame, blame
-from gateway.fleet.breaker import Breaker, State
+from gateway.errors import BoxEjected, ConnectError, ConnectTimeout, Reason, UpstreamError, UpstreamTimeout
+from gateway.fleet.blame import Blame, blame, is_one_adapters
+from gateway.fleet.breaker import THRESHOLD, Breaker, State
+from gateway.fleet.duty import Duty
+from gateway.fleet.in_flight import InFlight
+from gateway.fleet.pair import Pair
+from gateway.fleet.permit import Permit
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics
@@ -52,8 +54,10 @@ class Box:
         self.spec = spec
         self.pool = pool
         self.base_model = base_model
-        self.in_flight = 0
-        self.pending_plain: set[Exchange] = set()
+        self.attempts = InFlight()
+        self.duty = Duty()
+        self.pending: set[Exchange] = set()
+        """What waits for its first content, or for its whole answer where that is plain."""
         self.watch: Watch | None = None
         self.last_probe: ProbeResult | None = None
         self.last_error = ""
@@ -61,12 +65,13 @@ class Box:
         self.last_life: float | None = None
         """When the box last gave a sign of life."""
         self.breaker = Breaker(on_change=self._breaker_changed)
-        self._pairs: dict[str | None, Breaker] = {}
+        self._pairs: dict[str | None, Pair] = {}
+        self._failing: set[str] = set()
         self._heads: dict[str, bytes] = {}
         self._metrics = metrics
         self._alarms = alarms
         self._events = events
-        self._last_was_silence = False
+        self._last_error: type[UpstreamError] | None = None
         self._opened_by_silence = False
         self._retired = False
         self._told: State = "closed"
@@ -75,6 +80,11 @@ class Box:
     def name(self) -> str:
         """The box's name in the fleet's YAML."""
         return self.spec.name
+
+    @property
+    def in_flight(self) -> int:
+        """Attempts that were sent and have not ended."""
+        return self.attempts.total
 
     @property
     def probed(self) -> bool:
@@ -107,14 +117,25 @@ class Box:
         if self.spec.unavailable is not None:
             return Reason.BACKEND_DOWN
         pair = self._pairs.get(adapter)
-        if pair is not None and not pair.admits(now):
-            return Reason.ADAPTER_UNAVAILABLE
-        if not self.breaker.admits(now):
-            return Reason.CIRCUIT_OPEN
-        return None
+        if pair is not None and (why_not := pair.condition(now)) is not None:
+            return why_not
+        if (why_not := self.duty.condition) is not None:
+            return why_not
+        return None if self.breaker.admits(now) else Reason.CIRCUIT_OPEN
 
-    def admit(self, adapter: str | None, now: float, *, force: bool = False) -> Permit | None:
-        """Let an attempt for ``adapter`` in and count it, or None. ``force`` asks in spite of an open breaker."""
+    def has_its_share(self, now: float) -> bool:
+        """Whether the box comes back, and has as much as is good for it: others are to be asked first."""
+        return self.duty.has_its_share(self.in_flight, now)
+
+    def admit(self, adapter: str | None, now: float, *, force: bool = False, probe: bool = False) -> Permit | None:
+        """Let an attempt for ``adapter`` in and count it, or None.
+
+        ``force`` asks in spite of an open breaker; ``probe`` also where an operator has drained the box.
+        """
+        if probe:
+            force = True
+        elif self.duty.drained or (not force and self.condition(adapter, now) is not None):
+            return None
         if self.spec.unavailable is not None:
             return None
         pair = self._pairs.get(adapter)
@@ -126,23 +147,46 @@ class Box:
             if pair_permit is not None:
                 pair_permit.released()
             return None
-        self.in_flight += 1
-        return Permit(self, adapter, box_permit, pair_permit)
+        self.attempts.began(adapter)
+        return Permit(self, adapter, now, box_permit, pair_permit)
 
-    def eject(self, now: float, why: str) -> None:
-        """The box hangs: open its breaker and end the plain attempts that wait on it."""
+    def eject(self, now: float, why: str, *, silent: bool = True) -> None:
+        """The box hangs, or is gone: open its breaker and end the attempts that wait on it."""
         error = BoxEjected(why)
+        if not silent:
+            error.reason = Reason.BACKEND_DOWN
         self._remember(error)
-        self._opened_by_silence = True
         self.breaker.trip(now)
-        pending = tuple(self.pending_plain)
+        self._opened_by_silence = silent
+        self.duty.away()
+        pending = tuple(self.pending)
         self._events.add("box_ejected", box=self.name, why=why, pending=len(pending))
         for attempt in pending:
             attempt.abort(error)
 
+    def drain(self) -> None:
+        """An operator takes the box off duty: nothing new goes there, what runs goes on."""
+        if not self.duty.drained:
+            self.duty.drain()
+            self._events.add("box_drained", box=self.name, in_flight=self.in_flight)
+
+    def undrain(self, now: float) -> None:
+        """The box is on duty again, in a ramp."""
+        if self.duty.drained:
+            self.duty.undrain(now)
+            self._events.add("box_undrained", box=self.name)
+
     def missing_adapters(self) -> dict[str, float]:
         """The adapters this box said it does not have, each with the time from which it is asked again."""
-        return {adapter or BASE: pair.retry_at for adapter, pair in self._pairs.items()}
+        return {adapter or BASE: pair.breaker.retry_at for adapter, pair in self._pairs.items() if pair.missing}
+
+    def failing_adapters(self) -> dict[str, float]:
+        """The adapters that fail on this box in some other way, likewise."""
+        return {
+            adapter or BASE: pair.breaker.retry_at
+            for adapter, pair in self._pairs.items()
+            if not pair.missing and not pair.breaker.closed
+        }
 
     def forget_adapters(self, known: frozenset[str]) -> None:
         """Drop what is remembered of adapters that no policy names any more."""
@@ -159,30 +203,82 @@ class Box:
 
     # What permits call.
 
-    def _lives(self, now: float) -> None:
+    def answered(self, permit: Permit, now: float) -> None:
+        """Content came: the box lives and has the adapter."""
+        if not permit.answered:
+            self.attempts.answered()
         self.last_life = now
+        self.duty.answered(now)
+        self._authorized()
+        self._failing.clear()
+        permit.box_permit.succeeded(now)
+        if permit.pair_permit is not None:
+            permit.pair_permit.succeeded(now)
+        pair = self._pairs.get(permit.adapter)
+        if pair is not None and pair.breaker.closed:
+            self._forget_pair(permit.adapter)
+
+    def progressed(self, now: float) -> None:
+        """More of an answer came."""
+        self.last_life = now
+
+    def failed(self, permit: Permit, error: UpstreamError, now: float) -> None:
+        """The attempt ended with ``error``: :func:`gateway.fleet.blame.blame` says which breaker that moves."""
+        verdict = blame(error)
+        match verdict:
+            case Blame.CLIENT:
+                self.last_life = now
+                self.duty.answered(now)
+                permit.box_permit.succeeded(now)
+            case Blame.PAIR:
+                self.duty.answered(now)
+                self._lacks(permit, error, now)
+            case Blame.BOX:
+                self._remember(error)
+                self._box_or_adapter_failed(permit, error, now)
+            case Blame.BOX_REFUSES | Blame.BOX_UNAUTHORIZED:
+                self._remember(error)
+                permit.box_permit.failed(now, weight=THRESHOLD)
+            case Blame.NOBODY | Blame.LOAD:
+                pass
+        if verdict is Blame.BOX_UNAUTHORIZED:
+            self._unauthorized(error)
+
+    def ended(self, permit: Permit) -> None:
+        """The attempt is over."""
+        self.attempts.ended(permit.adapter, answered=permit.answered)
+
+    # Inside.
 
     def _remember(self, error: UpstreamError) -> None:
         # The text only: an exception would keep its traceback alive, and with it the request.
         self.last_error = str(error)[:MAX_ERROR_CHARS]
-        self._last_was_silence = isinstance(error, UpstreamTimeout | ConnectTimeout | BoxEjected)
+        self._last_error = type(error)
 
-    def _pair_failed(
-        self, adapter: str | None, permit: circuit.Permit | None, error: UpstreamError, now: float
-    ) -> None:
-        if permit is not None:
-            permit.failed(now)
-        elif adapter not in self._pairs and not self._retired:
-            self._pairs[adapter] = pair = Breaker(threshold=1, on_change=self._pair_changed)
-            pair.trip(now)
-            name = adapter or BASE
+    def _box_or_adapter_failed(self, permit: Permit, error: UpstreamError, now: float) -> None:
+        """What only one adapter's attempts run into is that adapter's, and once the box's, who would be told of it."""
+        adapter = permit.adapter
+        if adapter is not None and is_one_adapters(error):
+            self._pair(adapter).failed(permit.pair_permit, now)
+            if adapter in self._failing:
+                return
+            self._failing.add(adapter)
+        permit.box_permit.failed(now)
+
+    def _lacks(self, permit: Permit, error: UpstreamError, now: float) -> None:
+        if self._retired:
+            return
+        pair = self._pair(permit.adapter)
+        if not pair.missing:
+            name = permit.adapter or BASE
             self._alarms.on("adapter_missing", f"{self.name}/{name}", f"box {self.name} has no {name}: {error}")
+        pair.lacks(permit.pair_permit, now)
 
-    def _pair_succeeded(self, adapter: str | None, permit: circuit.Permit) -> None:
-        permit.succeeded()
+    def _pair(self, adapter: str | None) -> Pair:
         pair = self._pairs.get(adapter)
-        if pair is not None and pair.closed:
-            self._forget_pair(adapter)
+        if pair is None:
+            pair = self._pairs[adapter] = Pair(self._pair_changed)
+        return pair
 
     def _forget_pair(self, adapter: str | None) -> None:
         del self._pairs[adapter]
@@ -200,7 +296,13 @@ class Box:
     def _breaker_changed(self, state: State) -> None:
         self._metrics.breaker_transitions.inc(self.name, state)
         if state == "open":
-            self._opened_by_silence = self._last_was_silence
+            # Now it is the box's fault, and not that of each adapter on it.
+            for adapter in [adapter for adapter, pair in self._pairs.items() if not pair.missing]:
+                del self._pairs[adapter]
+        if state == "open" and self._last_error is not None:
+            self._opened_by_silence = issubclass(self._last_error, UpstreamTimeout | ConnectTimeout | BoxEjected)
+            if self._opened_by_silence or issubclass(self._last_error, ConnectError):
+                self.duty.away()
         # A trial that fails is no news: of a box that is down for an hour one event is enough.
         if state != "half_open" and state != self._told and not self._retired:
             self._told = state
@@ -211,77 +313,3 @@ class Box:
 
     def _pair_changed(self, state: State) -> None:
         self._metrics.breaker_transitions.inc(f"{self.name}/*", state)
-
-
-class Permit:
-    """An attempt that a box let in: counted in flight until ``failed`` or ``released``, whichever comes first.
-
-    ``succeeded`` is told at commit; the stream behind it may still fail. As a context manager it is released at the
-    end.
-    """
-
-    __slots__ = ("_adapter", "_box", "_box_permit", "_ended", "_pair_permit")
-
-    def __init__(
-        self, box: Box, adapter: str | None, box_permit: circuit.Permit, pair_permit: circuit.Permit | None
-    ) -> None:
-        self._box = box
-        self._adapter = adapter
-        self._box_permit = box_permit
-        self._pair_permit = pair_permit
-        self._ended = False
-
-    def succeeded(self, now: float) -> None:
-        """Content came: the box lives and has the adapter."""
-        if self._ended:
-            return
-        box = self._box
-        box._lives(now)
-        box._authorized()
-        self._box_permit.succeeded()
-        if self._pair_permit is not None:
-            box._pair_succeeded(self._adapter, self._pair_permit)
-
-    def progressed(self, now: float) -> None:
-        """More of the answer came: a box at work on long answers is not silent, and needs no probe."""
-        self._box._lives(now)
-
-    def failed(self, error: UpstreamError, now: float) -> None:
-        """The attempt ended with ``error``; :func:`gateway.fleet.blame.blame` says which breaker that moves."""
-        if self._ended:
-            return
-        box = self._box
-        verdict = blame(error)
-        match verdict:
-            case Blame.CLIENT:
-                box._lives(now)
-                self._box_permit.succeeded()
-            case Blame.PAIR:
-                box._pair_failed(self._adapter, self._pair_permit, error, now)
-            case Blame.BOX:
-                box._remember(error)
-                self._box_permit.failed(now)
-            case Blame.BOX_REFUSES | Blame.BOX_UNAUTHORIZED:
-                box._remember(error)
-                self._box_permit.failed(now, weight=circuit.THRESHOLD)
-            case Blame.NOBODY | Blame.LOAD:
-                pass
-        if verdict is Blame.BOX_UNAUTHORIZED:
-            box._unauthorized(error)
-        self.released()
-
-    def released(self) -> None:
-        """The attempt is over; where nothing else was said, it says nothing about the box."""
-        if self._ended:
-            return
-        self._ended = True
-        self._box_permit.released()
-        if self._pair_permit is not None:
-            self._pair_permit.released()
-        self._box.in_flight -= 1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self.released()

@@ -1,9 +1,10 @@
 """A circuit breaker as a pure state machine: time is handed in, nothing else is read.
 
-The pattern is Michael Nygard's (*Release It!*, 2007) with three additions. Half-open lets one trial through at a time,
-and its slot always comes back. What is learned from an attempt counts only while the breaker is as it was when the
-attempt began, so that the late failures of one outage neither lengthen it nor start the next. And an attempt may be
-let in beside the breaker's rule (a probe, a last resort): its success counts, its failure changes nothing.
+The pattern is Michael Nygard's (*Release It!*, 2007) with four additions. It opens on failures in a row and on too
+high a share of them. Half-open lets one trial through at a time, and its slot always comes back. What is learned from
+an attempt counts only while the breaker is as it was when the attempt began, so that the late failures of one outage
+neither lengthen it nor start the next. And an attempt may be let in beside the breaker's rule (a probe, a last resort):
+its success counts, its failure changes nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 from typing import Literal, Self
+
+from gateway.fleet.failure_rate import FailureRate
 
 State = Literal["closed", "open", "half_open"]
 
@@ -25,16 +28,26 @@ LONGEST_OPEN_S = 8.0
 class Breaker:
     """One target's breaker. ``on_change`` hears of each new state, from within the call that brought it about."""
 
-    __slots__ = ("_epoch", "_failures", "_on_change", "_open_for_s", "_opened_at", "_state", "_trial", "threshold")
+    __slots__ = (
+        "_epoch",
+        "_failures",
+        "_on_change",
+        "_open_for_s",
+        "_opened_at",
+        "_rate",
+        "_state",
+        "_trial",
+        "threshold",
+    )
 
     def __init__(self, *, threshold: int = THRESHOLD, on_change: Callable[[State], None] | None = None) -> None:
         self.threshold = threshold
         self._on_change = on_change
         self._state: State = "closed"
         self._failures = 0
+        self._rate = FailureRate()
         self._opened_at = 0.0
         self._open_for_s = FIRST_OPEN_S
-        # Counts every opening and closing: evidence from an earlier one is stale.
         self._epoch = 0
         self._trial: Permit | None = None
 
@@ -43,6 +56,11 @@ class Breaker:
         if self._state == "open" and now >= self.retry_at:
             return "half_open"
         return self._state
+
+    @property
+    def epoch(self) -> int:
+        """Counts every opening and closing: evidence from an earlier one is stale."""
+        return self._epoch
 
     @property
     def closed(self) -> bool:
@@ -80,10 +98,11 @@ class Breaker:
 
     # What permits call.
 
-    def _succeeded(self, permit: Permit) -> None:
+    def _succeeded(self, permit: Permit, now: float) -> None:
         if permit.epoch != self._epoch:
             return
         self._failures = 0
+        self._rate.succeeded(now)
         if self._state != "closed":
             self._trial = None
             self._epoch += 1
@@ -100,7 +119,7 @@ class Breaker:
             self._open(now, min(LONGEST_OPEN_S, self._open_for_s * 2))
         elif self._state == "closed":
             self._failures += weight
-            if self._failures >= self.threshold:
+            if self._rate.failed(now) or self._failures >= self.threshold:
                 self._open(now, FIRST_OPEN_S)
 
     def _released(self, permit: Permit) -> None:
@@ -110,6 +129,7 @@ class Breaker:
     def _open(self, now: float, for_s: float) -> None:
         self._trial = None
         self._failures = 0
+        self._rate.forget()
         self._epoch += 1
         self._opened_at = now
         self._open_for_s = for_s
@@ -137,10 +157,10 @@ class Permit:
         self.epoch = epoch
         self.forced = forced
 
-    def succeeded(self) -> None:
+    def succeeded(self, now: float) -> None:
         """The target answered."""
         if not self._ended:
-            self._breaker._succeeded(self)
+            self._breaker._succeeded(self, now)
 
     def failed(self, now: float, *, weight: int = 1) -> None:
         """The target failed; ``weight`` is how many failures this one counts as."""

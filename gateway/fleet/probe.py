@@ -21,7 +21,8 @@ from gateway.errors import (
     UpstreamTimeout,
 )
 from gateway.fleet.blame import Blame, blame
-from gateway.fleet.box import MAX_ERROR_CHARS, Box, Permit, ProbeOutcome, ProbeResult
+from gateway.fleet.box import MAX_ERROR_CHARS, Box, ProbeOutcome, ProbeResult
+from gateway.fleet.permit import Permit
 from gateway.fleet.probe_answer import LIMIT_BYTES, ProbeAnswer
 from gateway.observe.metrics import GatewayMetrics
 from gateway.upstream.exchange import Exchange
@@ -38,8 +39,11 @@ TIMEOUT_S = 2.0
 DRAIN_S = 0.5
 """For the end of a probe's answer once its content has come."""
 
-SILENT_PROBES = 2
-"""Silent probes in a row after which a box counts as hung."""
+DOUBT_S = 1.0
+"""A box at which something is in flight, and which has shown nothing for so long, is in doubt: it is probed earlier."""
+
+UNANSWERED_PROBES = 2
+"""Probes in a row without an answer, nor any other sign of life, after which a box counts as hung or gone."""
 
 PATH = "/v1/chat/completions"
 
@@ -51,12 +55,13 @@ def next_probe_at(
     opened_at: float | None,
     retry_at: float,
     jitter: float,
+    in_flight: bool = False,
 ) -> float:
     """The time at which the next probe is due: times of one clock, in seconds; ``jitter`` from 0 to 1.
 
-    A box that answers clients needs no probe. One whose breaker has opened is probed as soon as the breaker would try
-    it, and at each interval however long the breaker means to wait: a failed probe costs no client anything, and the
-    first that succeeds brings the box back.
+    A box that answers clients needs no probe; one that owes them an answer and has fallen silent is in doubt. One
+    whose breaker has opened is probed as soon as the breaker would try it, and at each interval however long the
+    breaker means to wait: a failed probe costs no client anything, and the first that succeeds brings the box back.
     """
     if last_probe is None:
         return 0.0
@@ -64,7 +69,7 @@ def next_probe_at(
     if opened_at is not None:
         return max(earliest, min(retry_at, opened_at + INTERVAL_S))
     due = earliest + INTERVAL_S * JITTER * jitter
-    return due if last_life is None else max(due, last_life + INTERVAL_S)
+    return due if last_life is None else max(due, last_life + (DOUBT_S if in_flight else INTERVAL_S))
 
 
 def outcome_of(error: UpstreamError) -> ProbeOutcome:
@@ -90,7 +95,7 @@ class Probe:
         self._timeout_s = timeout_s
         self._look_again = asyncio.Event()
         self._last_probe: float | None = None
-        self._silent = 0
+        self._unanswered = 0
         fields = {
             "model": box.base_model,
             "messages": [{"role": "user", "content": "ping"}],
@@ -115,6 +120,7 @@ class Probe:
                     opened_at=breaker.opened_at,
                     retry_at=breaker.retry_at,
                     jitter=jitter,
+                    in_flight=self._box.in_flight > 0,
                 )
                 - loop.time()
             )
@@ -132,20 +138,21 @@ class Probe:
         """Probe now, and tell the box's breaker how it went."""
         loop = asyncio.get_running_loop()
         box = self._box
-        began = self._last_probe = loop.time()
+        previous, began = self._last_probe, loop.time()
+        self._last_probe = began
         # Beside the breaker's rule where it has to be: nobody waits for a probe.
-        permit = box.admit(None, began, force=True)
+        permit = box.admit(None, began, probe=True)
         if permit is None:
             return
         with permit:
             try:
                 exchange = await self._ask(began + self._timeout_s)
             except UpstreamError as error:
-                self._failed(permit, error, began, loop.time())
+                self._failed(permit, error, began if previous is None else previous, began, loop.time())
                 return
             now = loop.time()
             permit.succeeded(now)
-            self._silent = 0
+            self._unanswered = 0
             self._ended("ok", now - began)
             await _finish(exchange, now + DRAIN_S)
 
@@ -173,18 +180,23 @@ class Probe:
             exchange.close()
             raise
 
-    def _failed(self, permit: Permit, error: UpstreamError, began: float, now: float) -> None:
+    def _failed(self, permit: Permit, error: UpstreamError, previous: float, began: float, now: float) -> None:
         box = self._box
         outcome = outcome_of(error)
-        if outcome == "silent" and box.last_life is not None and box.last_life >= began:
+        if outcome == "silent" and _lived_since(box, began):
             # It answered others meanwhile: it is slow to begin with new work, not hung.
             outcome = "busy"
         else:
             permit.failed(error, now)
         self._ended(outcome, now - began, str(error)[:MAX_ERROR_CHARS])
-        self._silent = self._silent + 1 if outcome == "silent" else 0
-        if self._silent == SILENT_PROBES or (self._silent > SILENT_PROBES and box.pending_plain):
-            box.eject(now, f"{self._silent} probes in a row without an answer")
+        # A refusal takes no time, so what counts is whether anything came since the probe before: a box that no longer
+        # listens may be ending its running answers in good order.
+        quiet = outcome == "silent" or (outcome == "refused" and not _lived_since(box, previous))
+        self._unanswered = self._unanswered + 1 if quiet else 0
+        # Each time, as what began to wait since the last time waits for nothing too.
+        if self._unanswered == UNANSWERED_PROBES or (self._unanswered > UNANSWERED_PROBES and box.pending):
+            why = f"{self._unanswered} probes in a row without an answer"
+            box.eject(now, why, silent=outcome == "silent")
 
     def _ended(self, outcome: ProbeOutcome, took_s: float, error: str = "") -> None:
         box = self._box
@@ -192,6 +204,10 @@ class Probe:
         self._metrics.probes.inc(box.name, outcome)
         if outcome == "ok":
             self._metrics.probe_seconds.observe(took_s, box.name)
+
+
+def _lived_since(box: Box, when: float) -> bool:
+    return box.last_life is not None and box.last_life >= when
 
 
 async def _finish(exchange: Exchange, until: float) -> None:

@@ -33,10 +33,14 @@ class FakeBox:
     down: Reason | None = None
     base_down: Reason | None = None
     fails_fast: bool = True
+    in_ramp: bool = False
     asked: list[str | None] = field(default_factory=list)
 
     def condition(self, adapter: str | None, now: float) -> Reason | None:
         return self.base_down if adapter is None else self.down
+
+    def has_its_share(self, now: float) -> bool:
+        return self.in_ramp
 
 
 def customer(*steps: Step, **durations: float) -> CustomerPolicy:
@@ -139,6 +143,12 @@ def test_without_a_box_to_ask_the_reason_says_why() -> None:
     first = journey(customer(HOSTED), open_box, without).next(0.0)
     assert first is not None
     assert first.reason is Reason.ADAPTER_UNAVAILABLE
+
+
+def test_a_box_in_its_ramp_is_asked_after_the_others_and_before_the_fallback() -> None:
+    way = journey(customer(HOSTED), FakeBox("a", in_ramp=True), FakeBox("b"))
+    served = [attempt.served_by for attempt in walk(way, ConnectError("refused"))]
+    assert served == ["box:b", "box:a", "provider:hosted"]
 
 
 def test_an_open_box_that_fails_fast_is_the_last_resort() -> None:

@@ -243,16 +243,23 @@ class House:
                 # Who has no fallback tries a box that failed fast in spite of its open breaker.
                 await self._ask_at(box["name"], HOOLI, HOOLI.adapters[0])
             await asyncio.sleep(0.02)
-        while missing := self._missing():
-            assert loop.time() < until, f"still missing after {within_s} s: {missing}"
-            for box, adapter in missing:
+        while out := self._out_of_use():
+            assert loop.time() < until, f"still out of use after {within_s} s: {out}"
+            for box, adapter in out:
                 customer = next(customer for customer in EVERYBODY if adapter in customer.adapters)
                 await self._ask_at(box, customer, adapter)
             await asyncio.sleep(0.02)
+        while any(box["in_ramp"] for box in self.gateway.status()["boxes"]):
+            assert loop.time() < until, f"still in a ramp after {within_s} s"
+            await asyncio.sleep(0.02)
 
-    def _missing(self) -> list[tuple[str, str]]:
+    def _out_of_use(self) -> list[tuple[str, str]]:
         boxes = self.gateway.status()["boxes"]
-        return [(box["name"], missing["adapter"]) for box in boxes for missing in box["missing_adapters"]]
+        return [
+            (box["name"], pair["adapter"])
+            for box in boxes
+            for pair in (*box["missing_adapters"], *box["failing_adapters"])
+        ]
 
     async def _ask_at(self, box: str, customer: Customer, adapter: str) -> None:
         """Ask while all other boxes say that they are busy, so that the turn comes to this one."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gateway.errors import (
     BoxEjected,
     ConnectError,
+    ConnectionLost,
     PoolExhausted,
     ProtocolError,
     Reason,
@@ -16,7 +17,9 @@ from gateway.errors import (
     UpstreamStatus,
     UpstreamTimeout,
 )
-from gateway.fleet.box import Box, Permit
+from gateway.fleet.box import Box
+from gateway.fleet.duty import RAMP_DOUBLES_S, RAMP_FIRST, RAMP_S
+from gateway.fleet.permit import Permit
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics, Registry
@@ -48,6 +51,17 @@ def let_in(box: Box, adapter: str | None = "acme_v3", now: float = 0.0, *, force
     permit = box.admit(adapter, now, force=force)
     assert permit is not None
     return permit
+
+
+def probed(box: Box, now: float) -> Permit:
+    permit = box.admit(None, now, probe=True)
+    assert permit is not None
+    return permit
+
+
+def token_comes(box: Box, now: float) -> None:
+    with probed(box, now) as probe:
+        probe.succeeded(now)
 
 
 def fail(box: Box, error: UpstreamError, adapter: str | None = "acme_v3", now: float = 0.0) -> None:
@@ -90,9 +104,9 @@ def test_a_refused_connection_opens_the_breaker_at_once(box: Box, watchers: Watc
 def test_a_box_that_stays_down_is_told_of_once_and_again_when_it_is_back(box: Box, watchers: Watchers) -> None:
     now = 0.0
     for _ in range(10):
-        fail(box, ConnectError("refused"), now=now)
+        probed(box, now).failed(ConnectError("refused"), now)
         now += 8
-    let_in(box, now=now).succeeded(now)
+    token_comes(box, now)
     states = [event.fields["state"] for event in watchers.events.since(0)]
     assert states == ["open", "closed"]
     assert watchers.metrics.breaker_transitions.value("a100-a", "half_open") == 10
@@ -139,17 +153,84 @@ def test_load_and_our_own_limits_move_no_breaker(box: Box, error: UpstreamError)
 
 def test_a_clients_mistake_is_a_sign_of_life(box: Box) -> None:
     fail(box, ConnectError("refused"))
-    fail(box, UpstreamStatus(400), now=1)
+    probed(box, 1).failed(UpstreamStatus(400), 1)
     assert box.condition("acme_v3", 1) is None
     assert box.last_life == 1
 
 
 def test_three_silences_open_the_breaker_and_it_does_not_fail_fast(box: Box) -> None:
-    for _ in range(3):
+    for adapter in ("acme_v3", "globex_v1", "initech_v1"):
         assert box.condition("acme_v3", 0) is None
-        fail(box, UpstreamTimeout("nothing within 2 s"))
+        fail(box, UpstreamTimeout("nothing within 2 s"), adapter)
     assert box.condition("acme_v3", 0) is Reason.CIRCUIT_OPEN
     assert not box.fails_fast
+
+
+@pytest.mark.parametrize("error", [UpstreamTimeout("silence"), UpstreamStatus(500), ProtocolError("html")])
+def test_what_only_one_adapter_runs_into_keeps_only_that_adapter_away(box: Box, error: UpstreamError) -> None:
+    for _ in range(3):
+        assert box.condition("acme_v3", 0) is None
+        fail(box, error)
+    assert box.condition("acme_v3", 0) is Reason.CIRCUIT_OPEN
+    assert box.condition("globex_v1", 0) is None
+    assert box.missing_adapters() == {}
+    let_in(box, "acme_v3", 1).succeeded(1)
+    assert box.condition("acme_v3", 1) is None
+
+
+def test_a_connection_that_breaks_off_is_the_boxs_fault_whoever_asked(box: Box) -> None:
+    for _ in range(3):
+        fail(box, ConnectionLost("reset"))
+    assert box.condition("globex_v1", 0) is Reason.CIRCUIT_OPEN
+
+
+@pytest.mark.parametrize("error", [ConnectError("refused"), BoxEjected("silence")])
+def test_a_box_that_was_away_gets_no_customer_before_a_token_and_then_more_from_second_to_second(
+    box: Box, error: UpstreamError
+) -> None:
+    if isinstance(error, BoxEjected):
+        box.eject(0, "two probes without an answer")
+    else:
+        fail(box, error)
+    assert box.condition("acme_v3", 100) is Reason.CIRCUIT_OPEN
+    token_comes(box, 100)
+    assert not box.has_its_share(100)
+    for _ in range(RAMP_FIRST):
+        let_in(box, now=100)
+    assert box.has_its_share(100)
+    assert box.condition("acme_v3", 100) is None, "where no other box is left"
+    later = 100 + RAMP_DOUBLES_S
+    assert not box.has_its_share(later)
+    for _ in range(RAMP_FIRST):
+        let_in(box, now=later)
+    assert box.has_its_share(later)
+    assert not box.has_its_share(100 + RAMP_S)
+
+
+def test_a_box_that_knows_no_base_by_that_name_is_up_all_the_same(box: Box) -> None:
+    fail(box, ConnectError("refused"))
+    probed(box, 1).failed(UpstreamStatus(404), 1)
+    let_in(box, now=1).succeeded(1)
+    assert box.condition("acme_v3", 1) is None
+
+
+def test_a_drained_box_gets_nothing_new_finishes_what_runs_and_comes_back_in_a_ramp(
+    box: Box, watchers: Watchers
+) -> None:
+    running = let_in(box)
+    box.drain()
+    assert box.condition("acme_v3", 0) is Reason.FORCED
+    assert box.condition(None, 0) is Reason.FORCED
+    assert box.admit("acme_v3", 0, force=True) is None
+    token_comes(box, 0)
+    running.succeeded(1)
+    running.released()
+    assert box.in_flight == 0
+    box.undrain(2)
+    for _ in range(RAMP_FIRST):
+        let_in(box, now=2)
+    assert box.has_its_share(2)
+    assert watchers.event_kinds() == ["box_drained", "box_undrained"]
 
 
 def test_a_box_that_refuses_fails_fast_even_when_late_silences_come_in(box: Box) -> None:
@@ -194,7 +275,8 @@ def test_a_stream_that_breaks_after_its_commit_counts_against_the_box(box: Box) 
 
 def test_an_adapters_trial_that_the_boxs_own_breaker_turns_away_gives_its_slot_back(box: Box) -> None:
     fail(box, UpstreamStatus(404))
-    fail(box, ConnectError("refused"), "globex_v1", 0.5)
+    for _ in range(3):
+        fail(box, ConnectionLost("reset"), "globex_v1", 0.5)
     assert box.admit("acme_v3", 1.2) is None
     let_in(box, "acme_v3", 2).succeeded(2)
     assert box.condition("acme_v3", 2) is None
@@ -206,11 +288,11 @@ def test_ejecting_a_box_ends_the_plain_attempts_that_wait_on_it(box: Box, watche
 
         def abort(self, error: UpstreamError) -> None:
             self.error = error
-            box.pending_plain.discard(self)
+            box.pending.discard(self)
 
     attempts = [Waits(), Waits()]
-    box.pending_plain.update(attempts)
-    box.eject(5, "two probes without an answer")
+    box.pending.update(attempts)
+    box.eject(5, "two probes without an answer", silent=True)
     assert all(isinstance(attempt.error, BoxEjected) for attempt in attempts)
     assert box.condition("acme_v3", 5) is Reason.CIRCUIT_OPEN
     assert not box.fails_fast
@@ -282,6 +364,7 @@ def test_whatever_happens_nothing_stays_in_flight_and_every_adapter_can_come_bac
     for permit in running:
         permit.released()
     assert box.in_flight == 0
+    token_comes(box, now)
     for adapter in ("acme_v3", "globex_v1", None):
         now += 8
         assert box.condition(adapter, now) is None

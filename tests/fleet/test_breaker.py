@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway.fleet.breaker import FIRST_OPEN_S, LONGEST_OPEN_S, THRESHOLD, Breaker, Permit, State
+from gateway.fleet.failure_rate import MIN_ATTEMPTS, WINDOW_S
 
 
 def begun(breaker: Breaker, now: float, *, force: bool = False) -> Permit:
@@ -37,8 +40,41 @@ def test_a_success_between_failures_starts_the_count_again() -> None:
     for _ in range(5):
         begun(breaker, 0).failed(0)
         begun(breaker, 0).failed(0)
-        begun(breaker, 0).succeeded()
+        begun(breaker, 0).succeeded(0)
     assert breaker.state(0) == "closed"
+
+
+def test_it_opens_when_half_of_many_attempts_fail_though_never_three_in_a_row() -> None:
+    breaker = Breaker()
+    for _ in range(MIN_ATTEMPTS // 2):
+        assert breaker.closed
+        begun(breaker, 0).succeeded(0)
+        begun(breaker, 0).failed(0)
+    assert breaker.state(0) == "open"
+
+
+def test_a_few_failures_among_many_answers_or_long_ago_do_not_open_it() -> None:
+    breaker = Breaker()
+    for now in range(200):
+        for _ in range(2):
+            begun(breaker, now).succeeded(now)
+        begun(breaker, now).failed(now)
+    assert breaker.closed
+    for now in range(200, 200 + 3 * WINDOW_S, WINDOW_S):
+        for _ in range(MIN_ATTEMPTS // 2 - 1):
+            begun(breaker, now).failed(now)
+            begun(breaker, now).succeeded(now)
+    assert breaker.closed, "each burst is too small, and the one before is forgotten"
+
+
+def test_an_outage_is_not_held_against_what_comes_after_it() -> None:
+    breaker = Breaker()
+    late = [begun(breaker, 0) for _ in range(MIN_ATTEMPTS)]
+    for permit in late:
+        permit.failed(0)
+    begun(breaker, 1).succeeded(1)
+    begun(breaker, 1).failed(1)
+    assert breaker.closed
 
 
 def test_a_failure_of_full_weight_opens_it_at_once() -> None:
@@ -52,7 +88,7 @@ def test_it_tries_again_after_a_second_doubling_to_eight() -> None:
         now += wait
         assert breaker.state(now) == "half_open"
         begun(breaker, now).failed(now)
-    begun(breaker, now + 8).succeeded()
+    begun(breaker, now + 8).succeeded(now + 8)
     assert breaker.closed
     begun(breaker, now).failed(now, weight=THRESHOLD)
     assert breaker.retry_at == now + 1, "one success resets the growth"
@@ -65,7 +101,7 @@ def test_half_open_lets_one_trial_through_at_a_time() -> None:
     assert breaker.begin(1) is None
     trial.released()
     assert breaker.admits(1)
-    begun(breaker, 1).succeeded()
+    begun(breaker, 1).succeeded(1)
     assert breaker.state(1) == "closed"
 
 
@@ -85,7 +121,7 @@ def test_late_failures_of_an_outage_neither_lengthen_it_nor_start_the_next() -> 
     trial = begun(breaker, 3)
     for permit in late[3:10]:
         permit.failed(3)
-    trial.succeeded()
+    trial.succeeded(3)
     for permit in late[10:]:
         permit.failed(4)
     assert breaker.state(4) == "closed"
@@ -95,7 +131,7 @@ def test_a_late_success_does_not_close_what_opened_after_it_began() -> None:
     breaker = Breaker()
     slow = begun(breaker, 0)
     begun(breaker, 1).failed(1, weight=THRESHOLD)
-    slow.succeeded()
+    slow.succeeded(1)
     assert breaker.state(1) == "open"
 
 
@@ -106,7 +142,7 @@ def test_an_attempt_beside_the_rule_closes_by_success_and_changes_nothing_by_fai
     trial = begun(breaker, 1)
     begun(breaker, 1.5, force=True).failed(1.5)
     assert breaker.state(1.5) == "half_open"
-    begun(breaker, 1.5, force=True).succeeded()
+    begun(breaker, 1.5, force=True).succeeded(1.5)
     assert breaker.state(1.5) == "closed"
     trial.failed(2, weight=THRESHOLD)
     assert breaker.state(2) == "closed", "the trial began before the breaker closed"
@@ -115,7 +151,7 @@ def test_an_attempt_beside_the_rule_closes_by_success_and_changes_nothing_by_fai
 def test_a_stream_that_breaks_after_its_commit_counts() -> None:
     breaker = opened()
     trial = begun(breaker, 1)
-    trial.succeeded()
+    trial.succeeded(1)
     trial.failed(5, weight=THRESHOLD)
     assert breaker.state(5) == "open"
 
@@ -127,7 +163,7 @@ def test_each_change_is_told_once() -> None:
     breaker.trip(0)
     begun(breaker, 1).failed(1)
     begun(breaker, 3).released()
-    begun(breaker, 3).succeeded()
+    begun(breaker, 3).succeeded(3)
     breaker.trip(4)
     assert seen == ["open", "half_open", "open", "half_open", "closed", "open"]
 
@@ -174,7 +210,7 @@ class AnyHistory(RuleBasedStateMachine):
     def one_succeeds_and_goes_on(self, data: st.DataObject) -> None:
         permit = data.draw(st.sampled_from(self.running))
         was_trial = permit in self.trials and not self.breaker.closed
-        permit.succeeded()
+        permit.succeeded(self.now)
         if was_trial and self.breaker.closed:
             self.trials.clear()
 
@@ -185,7 +221,7 @@ class AnyHistory(RuleBasedStateMachine):
         permit.failed(self.now, weight=2)
         before = self.breaker.state(self.now), self.breaker.retry_at
         permit.failed(self.now, weight=2)
-        permit.succeeded()
+        permit.succeeded(self.now)
         permit.released()
         assert before == (self.breaker.state(self.now), self.breaker.retry_at)
 
@@ -219,12 +255,8 @@ TestAnyHistory = AnyHistory.TestCase
 TestAnyHistory.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
-@pytest.mark.parametrize("end", ["released", "failed", "succeeded"])
-def test_every_way_a_trial_can_end_lets_the_next_one_in(end: str) -> None:
+@pytest.mark.parametrize("end", [Permit.released, lambda permit: permit.failed(1), lambda permit: permit.succeeded(1)])
+def test_every_way_a_trial_can_end_lets_the_next_one_in(end: Callable[[Permit], None]) -> None:
     breaker = opened()
-    trial = begun(breaker, 1)
-    if end == "failed":
-        trial.failed(1)
-    else:
-        getattr(trial, end)()
+    end(begun(breaker, 1))
     assert breaker.admits(1 + LONGEST_OPEN_S)

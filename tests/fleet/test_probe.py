@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import Aborted, BoxEjected, ConnectError, ErrorFrame, ProtocolError, TooLarge, UpstreamError
+from gateway.errors import Aborted, BoxEjected, ConnectError, ErrorFrame, ProtocolError, Reason, TooLarge, UpstreamError
 from gateway.fleet.box import Box
 from gateway.fleet.fleet import Fleets
-from gateway.fleet.probe import INTERVAL_S, JITTER, Probe, next_probe_at
+from gateway.fleet.probe import DOUBT_S, INTERVAL_S, JITTER, Probe, next_probe_at
 from gateway.fleet.probe_answer import ProbeAnswer
 from gateway.upstream.origin import Origin
 from gateway.upstream.pool import Pool
@@ -78,6 +78,13 @@ def test_a_box_never_probed_is_probed_at_once() -> None:
 
 def test_a_box_that_answers_clients_needs_no_probe() -> None:
     assert next_probe_at(last_probe=0, last_life=99, opened_at=None, retry_at=0, jitter=0) == 101
+
+
+def test_a_box_that_owes_an_answer_and_is_silent_is_probed_earlier() -> None:
+    due = next_probe_at(last_probe=0, last_life=99, opened_at=None, retry_at=0, jitter=0, in_flight=True)
+    assert due == 99 + DOUBT_S
+    due = next_probe_at(last_probe=98, last_life=99, opened_at=None, retry_at=0, jitter=0, in_flight=True)
+    assert due == 98 + INTERVAL_S
 
 
 def test_an_open_breaker_is_probed_when_it_would_try_again_and_then_at_each_interval() -> None:
@@ -211,16 +218,48 @@ async def test_two_silent_probes_in_a_row_eject_the_box(
     server = await start_box(SILENT)
     box, probe = make_probe(server)
     waits = Waits()
-    box.pending_plain.add(waits)
+    box.pending.add(waits)
     await probe.once()
     assert (waits.error, box.breaker.closed) == (None, True)
     await probe.once()
     assert isinstance(waits.error, BoxEjected)
     assert not box.breaker.closed
     assert not box.fails_fast
-    box.pending_plain.clear()
+    box.pending.clear()
     await probe.once()
     assert watchers.event_kinds().count("box_ejected") == 1, "said once an outage"
+
+
+async def test_a_box_that_no_longer_listens_and_shows_nothing_is_gone_and_whoever_waits_is_told(
+    make_probe: MakeProbe, start_box: StartBox
+) -> None:
+    server = await start_box()
+    await server.stop()
+    box, probe = make_probe(server)
+    waits = Waits()
+    box.pending.add(waits)
+    await probe.once()
+    assert waits.error is None
+    await probe.once()
+    assert isinstance(waits.error, BoxEjected)
+    assert waits.error.reason is Reason.BACKEND_DOWN
+    assert box.fails_fast
+
+
+async def test_a_box_that_no_longer_listens_and_still_answers_is_left_to_finish(
+    make_probe: MakeProbe, start_box: StartBox
+) -> None:
+    server = await start_box()
+    box, probe = make_probe(server)
+    running = box.admit("acme_v3", 0)
+    assert running is not None
+    await server.stop()
+    waits = Waits()
+    box.pending.add(waits)
+    for _ in range(4):
+        await probe.once()
+        running.progressed(asyncio.get_running_loop().time())
+    assert waits.error is None
 
 
 async def test_what_starts_to_wait_on_a_box_that_still_hangs_is_ended_too(
@@ -231,7 +270,7 @@ async def test_what_starts_to_wait_on_a_box_that_still_hangs_is_ended_too(
     for _ in range(2):
         await probe.once()
     late = Waits()
-    box.pending_plain.add(late)
+    box.pending.add(late)
     await probe.once()
     assert late.error is not None
 
