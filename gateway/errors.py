@@ -190,11 +190,15 @@ class UpstreamStatus(UpstreamError):
 
 
 class ErrorFrame(UpstreamError):
-    """An error object where an answer was due: in a stream or as the body of a 200. ``status`` is its ``code``."""
+    """An error object where an answer was due: in a stream or as the body of a 200.
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    ``status`` is its ``code``, ``body`` the JSON that holds it.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, body: bytes = b"") -> None:
         super().__init__(message)
         self.status = status
+        self.body = body
 
 
 class Aborted(UpstreamError):

@@ -45,6 +45,13 @@ def serve(
     import uvloop
 
     from gateway.app import Gateway, Settings
+    from gateway.policy.store import address_of
+
+    if redis is not None:
+        try:
+            address_of(redis)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--redis") from None
 
     configure_logging(log_format)
     if workers > 1:

@@ -44,6 +44,7 @@ async def read_body(call: Call, receive: Any, limit: int) -> bytes:
             raise _too_large(limit)
         if not message.get("more_body"):
             call.received = None
+            call.has_body = True
             return b"".join([*pieces, piece]) if pieces else piece
         pieces.append(piece)
         call.received = size

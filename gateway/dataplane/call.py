@@ -12,6 +12,9 @@ from gateway.policy.compiled import CompiledPolicy
 MAX_ID = 128
 """Characters of a request id that a client may choose; any other gets one of ours."""
 
+SMALL_BODY_BYTES = 64 * 1024
+"""So much of a body that nobody wants is read and dropped for the sake of keeping the connection."""
+
 
 class ClientLeft(Exception):
     """The client closed its connection, or does not read any more: there is nobody to answer."""
@@ -20,7 +23,8 @@ class ClientLeft(Exception):
 class Call:
     """One request as it came in, with the policy that was in force then. To be made in the task that answers it.
 
-    ``received``: bytes of its body so far, None once that is complete. ``answered``: the answer's head is on its way.
+    ``received``: bytes of its body so far while that is being read, else None; ``has_body``: all of it was read.
+    ``answered``: the answer's head is on its way.
     ``stream``: what is being relayed. ``attempts``: how many were made. ``ended_by``: why it was ended from outside.
     """
 
@@ -30,6 +34,7 @@ class Call:
         "attempts",
         "client_id",
         "ended_by",
+        "has_body",
         "id",
         "policy",
         "received",
@@ -47,6 +52,7 @@ class Call:
         self.attempts = 0
         self.answered = False
         self.received: int | None = None
+        self.has_body = False
         self.stream: Answer | None = None
         self.ended_by: Exception | None = None
         self._headers: dict[bytes, bytes] = dict(headers)
@@ -80,6 +86,16 @@ class Call:
             return error
         self.task.uncancel()
         return self.ended_by
+
+    @property
+    def owes_body(self) -> bool:
+        """Whether more of the body may be on its way than is worth reading for an answer that does not need it."""
+        if self.has_body:
+            return False
+        length = self.header(b"content-length")
+        if length and len(length) < 19 and length.isdigit():
+            return int(length) > SMALL_BODY_BYTES
+        return bool(length or self.header(b"transfer-encoding"))
 
     @property
     def heard_of_client(self) -> int | None:

@@ -44,10 +44,15 @@ ENDPOINTS: dict[str, Endpoint] = {path: endpoint for endpoint, path in PATHS.ite
 RETRY_AFTER_S = 5
 """What a client is told to wait when nothing could answer: a breaker tries again within 8 s, on average in half."""
 
-UNREAD = frozenset({408, 413, 415})
-"""Refusals of a body that was not read to its end, behind which the connection cannot be used again."""
-
 JSON = b"application/json"
+
+
+class MethodNotAllowed(RequestError):
+    """A path that is served was asked in another way."""
+
+    def __init__(self, path: str, method: str, allowed: str) -> None:
+        super().__init__(405, f"{path} takes {allowed}, not {method}.", code="method_not_allowed")
+        self.allowed = allowed
 
 
 class PolicySource(Protocol):
@@ -143,9 +148,11 @@ class DataPlane:
             raise RequestError(404, f"{method} {path} is not served here.", code="not_found")
         wanted = "GET" if endpoint is None else "POST"
         if method != wanted:
-            raise RequestError(405, f"{path} takes {wanted}, not {method}.", code="method_not_allowed")
+            raise MethodNotAllowed(path, method, wanted)
         policy = call.policy
         if policy is None:
+            check_length(scope["headers"], self._body_limit)
+            await read_body(call, receive, self._body_limit)
             await self._give_up(call, send, ["no policy version is loaded yet"], again=True)
             return
         customer = authenticate(policy, call.header(b"authorization"))
@@ -262,7 +269,7 @@ class DataPlane:
             await send_whole(send, error.status, headers, content_type, error.body)
         elif isinstance(error, ErrorFrame) and error.status is not None:
             # It came as the first event of a 200, before anything was committed: it still gets its own status.
-            body = request_error_body(RequestError(error.status, str(error)))
+            body = error.body or request_error_body(RequestError(error.status, str(error)))
             await send_whole(send, error.status, headers, JSON, body)
 
     async def _give_up(self, call: Call, send: Send, tried: list[str], *, again: bool = False) -> None:
@@ -275,8 +282,10 @@ class DataPlane:
     async def _refuse(self, call: Call, error: RequestError, receive: Any, send: Send) -> None:
         call.answered = True
         headers = call.headers("none")
+        if isinstance(error, MethodNotAllowed):
+            headers.append((b"allow", error.allowed.encode()))
         body = request_error_body(error)
-        if error.status not in UNREAD:
+        if error.status != 408 and not call.owes_body:
             await send_whole(send, error.status, headers, JSON, body)
             return
         headers += [(b"content-type", JSON), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]

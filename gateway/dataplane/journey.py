@@ -152,6 +152,9 @@ class Journey:
         if candidate.kind == "own" and not candidate.forced:
             if self._plain:
                 return now + (self._own_until - now) / 2
+            if not self._plan.steps and self._own_index >= len(self._plan.own):
+                # Nothing stands behind it, so that giving it up early would gain nobody anything.
+                return self._own_until
             return min(self._own_until, now + self._policy.ttft_budget_s)
         last = self._deadline if not self._more_behind(candidate) else now + (self._deadline - now) / 2
         # A box that shows nothing within the budget is not worth the rest of the deadline, whatever it is asked for.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, cast
@@ -20,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.dataplane.answers import error_body
 from gateway.dataplane.head_holder import HeadHolder
+from gateway.dataplane.marks import answer_headers
 
 log = logging.getLogger(__name__)
 
@@ -204,8 +206,12 @@ _HEAD_TOO_LARGE = (
 
 def _error_response(status: int, message: str, code: str) -> bytes:
     body = error_body(message, type="invalid_request_error", code=code)
-    head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-    return STATUS_LINE[status] + head + body
+    # It came to no call: nobody's policy was looked at, and the client's own id was not read.
+    headers = answer_headers(request_id=os.urandom(8).hex(), served_by="none", attempts=0, policy="none")
+    headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers.append((b"connection", b"close"))
+    lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+    return STATUS_LINE[status] + lines + b"\r\n" + body
 
 
 def uvicorn_config(

@@ -14,6 +14,10 @@ from gateway.upstream.provider_request import Endpoint
 PATHS: dict[Endpoint, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 
 
+_STRUCTURE = ("tools", "functions", "structured_outputs")
+"""Fields that have the answer be something other than prose."""
+
+
 class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
@@ -67,9 +71,11 @@ class Request:
     @property
     def asks_for_structure(self) -> bool:
         """Whether fixed text would break the caller: it expects a tool call or JSON. Raises as :attr:`fields`."""
-        wanted = self.fields.get("response_format")
-        kind = wanted.get("type") if isinstance(wanted, dict) else None
-        return bool(self.fields.get("tools")) or kind in ("json_object", "json_schema")
+        fields = self.fields
+        if any(fields.get(name) for name in _STRUCTURE):
+            return True
+        wanted = fields.get("response_format")
+        return isinstance(wanted, dict) and wanted.get("type") not in (None, "text")
 
 
 def parse_request(body: bytes, *, id: str, endpoint: Endpoint, fallback_allowed: bool = True) -> Request:

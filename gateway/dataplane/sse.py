@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.errors import TooLarge
+from gateway.errors import ProtocolError, TooLarge
 
 FRAME_LIMIT = 1 << 20
 """Bytes of one event. A token with its log probabilities takes some hundred; the largest honest one seen is the first
 chunk of a request with `return_token_ids`, some 7 bytes a prompt token."""
+
+
+_BOM = b"\xef\xbb\xbf"
+_OTHER_FIELDS = frozenset({b"id", b"retry"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +31,14 @@ class Event:
 class EventSplitter:
     """Cuts a byte stream into events, without their closing blank line. What is incomplete is kept, up to ``limit``."""
 
-    __slots__ = ("_cr", "_limit", "_scanned", "_tail")
+    __slots__ = ("_cr", "_limit", "_scanned", "_started", "_tail")
 
     def __init__(self, limit: int = FRAME_LIMIT) -> None:
         self._limit = limit
         self._tail = bytearray()
         self._scanned = 0
         self._cr = False
+        self._started = False
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that ``data`` completes, in order.
@@ -61,6 +66,10 @@ class EventSplitter:
             self._scanned = len(rest) - 1
         if len(data) > self._limit and max(map(len, (*events, rest))) > self._limit:
             raise TooLarge(f"an event of more than {self._limit} bytes")
+        if not self._started and events:
+            # One byte order mark may stand in front of a stream; left there it would hide the first line's name.
+            self._started = True
+            events[0] = events[0].removeprefix(_BOM)
         return events
 
     def _uniform(self, data: bytes) -> bytes:
@@ -74,7 +83,11 @@ class EventSplitter:
 
 
 def parse_event(event: bytes) -> Event:
-    """The name and data of an event by the general rules: several data lines, comments, an optional leading blank."""
+    """The name and data of an event by the general rules: several data lines, comments, an optional leading blank.
+
+    Raises :class:`ProtocolError` for a line that is no field's: a browser would skip it, but what stands there may be
+    half of a token or a proxy's error page.
+    """
     name = ""
     data: list[bytes] = []
     for line in event.split(b"\n"):
@@ -84,4 +97,6 @@ def parse_event(event: bytes) -> Event:
             data.append(value)
         elif key == b"event":
             name = value.decode("utf-8", "replace")
+        elif key and key not in _OTHER_FIELDS:
+            raise ProtocolError("a line that belongs to no event")
     return Event(name, b"\n".join(data) if data else None)

@@ -174,6 +174,7 @@ class StreamGuard:
             self.model = chunk.model
         content = False
         for choice in chunk.choices:
+            over = choice.index in self._finished
             if choice.finish_reason:
                 self._finish(choice)
                 content = True
@@ -191,6 +192,9 @@ class StreamGuard:
                 )
             ):
                 content = True
+                # When a provider's answer is reshaped this is taken care of; from a box it is garbage.
+                if over and self._reshape is None:
+                    raise ProtocolError(f"content for choice {choice.index} behind its finish_reason")
         return content
 
     def _finish(self, choice: _Choice) -> None:
@@ -206,7 +210,7 @@ class StreamGuard:
 
 def _error_frame(payload: bytes) -> ErrorFrame:
     message, status = error_of(payload)
-    return ErrorFrame(message, status=status)
+    return ErrorFrame(message, status=status, body=payload)
 
 
 def error_of(payload: bytes) -> tuple[str, int | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.errors import (
+    Aborted,
     BoxEjected,
     ConnectError,
     ConnectionLost,
@@ -47,6 +48,7 @@ _PUBLIC: tuple[tuple[type[UpstreamError], str], ...] = (
     (BoxEjected, "no answer in time"),
     (ProtocolError, "its answer was not valid"),
     (ErrorFrame, "it answered with an error"),
+    (Aborted, "it gave up on the request"),
     (NotConfigured, "it is not configured"),
 )
 

@@ -180,6 +180,15 @@ class Box:
         """The adapters this box said it does not have, each with the time from which it is asked again."""
         return {adapter or BASE: pair.breaker.retry_at for adapter, pair in self._pairs.items() if pair.missing}
 
+    def lacks_overdue(self, now: float) -> bool:
+        """Whether it is time to look if an adapter that it lacked is there again."""
+        return any(pair.missing and pair.breaker.retry_at <= now for pair in self._pairs.values())
+
+    def lists_adapters(self, names: frozenset[str]) -> None:
+        """The box says that it has these: whoever was missing is asked for again."""
+        for adapter in [adapter for adapter, pair in self._pairs.items() if pair.missing and adapter in names]:
+            self._forget_pair(adapter)
+
     def failing_adapters(self) -> dict[str, float]:
         """The adapters that fail on this box in some other way, likewise."""
         return {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable
 
 from gateway.clock import wall_s
@@ -20,12 +21,15 @@ from gateway.errors import (
     UpstreamStatus,
     UpstreamTimeout,
 )
+from gateway.fleet.adapter_listing import listed_adapters
 from gateway.fleet.blame import Blame, blame
 from gateway.fleet.box import MAX_ERROR_CHARS, Box, ProbeOutcome, ProbeResult
 from gateway.fleet.permit import Permit
 from gateway.fleet.probe_answer import LIMIT_BYTES, ProbeAnswer
 from gateway.observe.metrics import GatewayMetrics
 from gateway.upstream.exchange import Exchange
+
+log = logging.getLogger(__name__)
 
 INTERVAL_S = 2.0
 """Between two probes of one box, at least (design, "The life of a request")."""
@@ -155,6 +159,17 @@ class Probe:
             self._unanswered = 0
             self._ended("ok", now - began)
             await _finish(exchange, now + DRAIN_S)
+        if box.lacks_overdue(loop.time()):
+            await self._look_for_missing()
+
+    async def _look_for_missing(self) -> None:
+        box = self._box
+        try:
+            until = asyncio.get_running_loop().time() + self._timeout_s
+            box.lists_adapters(await listed_adapters(box.pool, box.spec, until))
+        except UpstreamError as error:
+            # It gave a token a moment ago: that it does not list its adapters as well moves no breaker.
+            log.info("%s does not list its adapters: %s", box.name, error)
 
     async def _ask(self, until: float) -> Exchange:
         """The answer, once the box has shown content. Raises :class:`UpstreamError` where it does not."""

@@ -50,7 +50,7 @@ class GatewayMetrics:
         self.attempts = add(
             Counter(
                 "failsoft_attempts_total",
-                "Attempts by target and outcome: committed, retryable, final or cancelled.",
+                "Attempts by target and outcome: committed, retryable or final.",
                 ("target", "outcome"),
             )
         )
@@ -104,7 +104,7 @@ class GatewayMetrics:
         self.probes = add(
             Counter(
                 "failsoft_probe_total",
-                "Active probes by outcome: ok, silent, refused, status, garbage, saturated.",
+                "Active probes by outcome: ok, silent, refused, status, garbage, busy.",
                 ("box", "outcome"),
             )
         )

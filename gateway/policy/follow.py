@@ -209,12 +209,12 @@ class PolicyFollower:
             in_force=self._in_force,
             refused=self._refused,
             seen=self._memory.seen,
-            ever_filled=self._memory.ever_filled,
+            ever_filled=self._memory.ever_filled(embedded=self._embedded is not None),
             can_seed=self._folder is not None and self._embedded is None,
         )
 
     async def _load(self, head: Head) -> None:
-        self._memory = self._memory.having_seen(head)
+        self._memory = self._memory.having_seen(head, embedded=self._embedded is not None)
         try:
             version = await self.store.load(head.version)
             if version.head != head:

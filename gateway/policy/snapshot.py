@@ -10,7 +10,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -27,34 +27,40 @@ MAX_STORES = 32
 class Memory:
     """What a gateway knows without its store.
 
-    ``seen``: the highest version seen of each store, latest store last. ``last_good``: the version that was last in
-    force. ``damaged``: there was a snapshot and it could not be read, so a store had been seen.
+    ``seen``: the highest version seen of each store, latest store last. ``embedded``: which of those are stores of the
+    gateway's own. ``last_good``: the version that was last in force. ``damaged``: there was a snapshot and it could not
+    be read, so a store had been seen.
     """
 
     seen: Mapping[str, int] = field(default_factory=dict)
     last_good: StoredVersion | None = None
     damaged: bool = False
+    embedded: frozenset[str] = frozenset()
 
-    @property
-    def ever_filled(self) -> bool:
-        """Whether a store was ever seen with a version in it."""
-        return bool(self.seen) or self.damaged
+    def ever_filled(self, *, embedded: bool) -> bool:
+        """Whether a store of that kind was ever seen with a version in it.
 
-    def having_seen(self, head: Head) -> Memory:
+        A gateway that goes from a folder to Redis has seen its own store filled, which says nothing about the other.
+        """
+        return self.damaged or any((store_id in self.embedded) == embedded for store_id in self.seen)
+
+    def having_seen(self, head: Head, *, embedded: bool) -> Memory:
         """With ``head`` among the seen."""
         others = {store_id: version for store_id, version in self.seen.items() if store_id != head.store_id}
         kept = dict(list(others.items())[-(MAX_STORES - 1) :])
         kept[head.store_id] = max(head.version, self.seen.get(head.store_id, 0))
-        return Memory(kept, self.last_good, self.damaged)
+        own = self.embedded | {head.store_id} if embedded else self.embedded - {head.store_id}
+        return replace(self, seen=kept, embedded=own & kept.keys())
 
     def in_force(self, version: StoredVersion) -> Memory:
-        """With ``version`` as the last good one."""
-        return Memory(self.having_seen(version.head).seen, version)
+        """With ``version``, which was seen, as the last good one."""
+        return replace(self, last_good=version, damaged=False)
 
 
 class _Line(msgspec.Struct, kw_only=True):
     format: int
     seen: dict[str, int]
+    embedded: list[str] = []
     store_id: str = ""
     version: int = 0
     digest: str = ""
@@ -86,13 +92,14 @@ class Snapshot:
         if line.format != 1:
             raise StoreCorrupt(f"{self.path} has format {line.format}, and this release reads format 1")
         if not line.version:
-            return Memory(line.seen)
+            return Memory(line.seen, embedded=frozenset(line.embedded))
         head = Head(line.store_id, line.version, line.digest)
-        return Memory(line.seen, StoredVersion(head, line.created, line.note, line.author, document).checked())
+        good = StoredVersion(head, line.created, line.note, line.author, document).checked()
+        return Memory(line.seen, good, embedded=frozenset(line.embedded))
 
     def write(self, memory: Memory) -> None:
         """Replace the file, or leave it as it is. Raises OSError."""
-        line = _Line(format=1, seen=dict(memory.seen))
+        line = _Line(format=1, seen=dict(memory.seen), embedded=sorted(memory.embedded))
         document = b""
         if (good := memory.last_good) is not None:
             line.store_id, line.version, line.digest = good.head.store_id, good.head.version, good.head.digest

@@ -85,3 +85,10 @@ def test_a_failure_is_one_line_and_an_exit_code(
     printed = capsys.readouterr()
     assert printed.err == f"failsoft: {error}\n"
     assert printed.out == ""
+
+
+def test_an_address_of_the_store_that_is_none_is_misuse() -> None:
+    result = failsoft("serve", "--redis", "localhost:6379")
+    assert result.returncode == 2
+    assert "redis://HOST:PORT" in result.stderr
+    assert "Traceback" not in result.stderr

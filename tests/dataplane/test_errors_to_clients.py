@@ -60,6 +60,41 @@ async def test_a_body_that_cannot_be_used_is_a_400_that_says_why(
     assert (error["type"], error["param"]) == ("invalid_request_error", param)
 
 
+@pytest.mark.parametrize(
+    ("request_line", "key", "status"),
+    [
+        (f"POST {CHAT}", "wrong", 401),
+        ("POST /v1/nothing", KEY, 404),
+        (f"DELETE {CHAT}", KEY, 405),
+        ("POST /v1/models", KEY, 405),
+    ],
+)
+@pytest.mark.parametrize("length", ["content-length: 100000000000", "transfer-encoding: chunked"])
+async def test_a_body_that_nobody_wants_is_not_read_to_its_end(
+    serve: ServePlane, request_line: str, key: str, status: int, length: str
+) -> None:
+    plane = await serve([NO_BOX], StaticStep("x"))
+    raw = f"{request_line} HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {key}\r\n{length}\r\n\r\n"
+    answer = await plane.raw().ask(CHAT, raw=raw.encode())
+    judged(answer, status)
+    assert answer.headers["connection"] == "close"
+
+
+async def test_a_wrong_key_or_path_costs_no_connection_when_the_body_is_small(serve: ServePlane) -> None:
+    plane = await serve([NO_BOX], StaticStep("x"))
+    for path, key, status in ((CHAT, "wrong", 401), ("/v1/nothing", KEY, 404)):
+        answer = await plane.raw(key).ask(path, {"model": ADAPTER, "messages": []})
+        judged(answer, status)
+        assert "connection" not in answer.headers
+
+
+async def test_another_method_is_told_which_is_allowed(serve: ServePlane) -> None:
+    plane = await serve([NO_BOX], StaticStep("x"))
+    answer = await plane.raw().ask(CHAT, method="GET")
+    assert judged(answer, 405)["code"] == "method_not_allowed"
+    assert answer.headers["allow"] == "POST"
+
+
 async def test_another_customers_adapter_and_one_that_nobody_has_get_the_same_404(
     serve: ServePlane, boxes: list[Simulator]
 ) -> None:

@@ -108,6 +108,9 @@ async def test_a_static_answer_is_one_text_one_stop_and_usage_of_zeros(
     [
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, False),
         ({"response_format": {"type": "json_object"}}, False),
+        ({"response_format": {"type": "structural_tag", "structures": []}}, False),
+        ({"functions": [{"name": "lookup"}]}, False),
+        ({"structured_outputs": {"regex": "[a-z]+"}}, False),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}}, False),
         ({"response_format": {"type": "text"}}, True),
         ({"tools": []}, True),

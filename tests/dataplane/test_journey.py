@@ -151,6 +151,16 @@ def test_a_box_in_its_ramp_is_asked_after_the_others_and_before_the_fallback() -
     assert served == ["box:b", "box:a", "provider:hosted"]
 
 
+def test_the_last_box_with_nothing_behind_it_has_all_the_time_there_is() -> None:
+    way = journey(customer(ttft_budget_s=2.0, deadline_s=60.0), FakeBox("a"), FakeBox("b"))
+    limits = [attempt.until for attempt in walk(way, UpstreamTimeout("silence"))]
+    assert limits == [2.0, 60.0]
+    way = journey(customer(HOSTED), FakeBox("a"), fallback_allowed=False)
+    assert [attempt.until for attempt in walk(way, UpstreamTimeout("silence"))] == [60.0]
+    way = journey(customer(STATIC), FakeBox("a"))
+    assert next(attempt.until for attempt in walk(way, UpstreamTimeout("silence"))) == 2.0
+
+
 def test_an_open_box_that_fails_fast_is_the_last_resort() -> None:
     way = journey(customer(HOSTED), FakeBox("a", down=Reason.CIRCUIT_OPEN))
     attempts = walk(way, ConnectError("refused"))

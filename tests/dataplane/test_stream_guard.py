@@ -58,6 +58,40 @@ def test_garbage_never_leaves_and_never_raises(garbage: bytes, cut: int) -> None
     assert not guard.complete
 
 
+@pytest.mark.parametrize(
+    "junk",
+    [b"502 Bad Gateway nginx\n\n", b'dat: {"choices":[]}\n\n', b"<html>\n\n", b": fine\n<html>\n\n", HELLO[3:]],
+)
+def test_a_line_that_belongs_to_no_event_breaks_the_stream(junk: bytes) -> None:
+    guard, out = fed(ROLE + HELLO, junk, HELLO + FINISH + DONE)
+    assert isinstance(guard.error, ProtocolError)
+    assert out == ROLE + HELLO
+    guard, out = fed(junk, WHOLE)
+    assert isinstance(guard.error, ProtocolError)
+    assert out == b""
+
+
+@given(st.lists(st.integers(0, len(WHOLE) + 3), max_size=4))
+def test_a_byte_order_mark_hides_nothing(cuts: list[int]) -> None:
+    raw = b"\xef\xbb\xbf" + WHOLE
+    edges = [0, *sorted(cuts), len(raw)]
+    guard, out = fed(*[raw[a:b] for a, b in pairwise(edges)])
+    assert out == WHOLE
+    assert guard.complete
+
+
+def test_fields_of_an_event_that_matter_to_a_browser_only_are_no_harm() -> None:
+    guard, out = fed(b"retry: 3\n\n", b"id: 7\n" + HELLO, b": still here\n\n", FINISH + DONE)
+    assert out == HELLO + b": still here\n\n" + FINISH + DONE
+    assert guard.complete
+
+
+def test_content_behind_the_finish_of_its_choice_breaks_the_stream() -> None:
+    guard, out = fed(HELLO + FINISH, HELLO + DONE)
+    assert isinstance(guard.error, ProtocolError)
+    assert out == HELLO + FINISH
+
+
 def test_nothing_leaves_before_the_first_content() -> None:
     guard, out = fed(b": keep-alive\n\n", ROLE, b": keep-alive\n\n")
     assert out == b""

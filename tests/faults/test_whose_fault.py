@@ -47,6 +47,8 @@ async def test_case_26_a_mistake_that_is_found_in_the_first_frame_of_a_stream_st
     with house.broken(BOTH, {"fault": "error_frame_first", "status": 400, "message": "no good"}):
         history = await house.history(await house.crowd())
     assert {asked.recording.status for asked in history.asked} == {400}
+    as_the_box_says = {"message": "no good", "type": "BadRequestError", "param": None, "code": 400}
+    assert all(asked.recording.json()["error"] == as_the_box_says for asked in history.asked if asked.stream)
     assert all(asked.seen.violations == [] for asked in history.asked)
     assert asked_of_provider(history) == 0
     assert states(house) == {"closed"}

@@ -11,7 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import Aborted, BoxEjected, ConnectError, ErrorFrame, ProtocolError, Reason, TooLarge, UpstreamError
+from gateway.errors import (
+    Aborted,
+    BoxEjected,
+    ConnectError,
+    ErrorFrame,
+    ProtocolError,
+    Reason,
+    TooLarge,
+    UpstreamError,
+    UpstreamStatus,
+)
 from gateway.fleet.box import Box
 from gateway.fleet.fleet import Fleets
 from gateway.fleet.probe import DOUBT_S, INTERVAL_S, JITTER, Probe, next_probe_at
@@ -299,6 +309,25 @@ async def test_a_probe_that_succeeds_closes_an_open_breaker(make_probe: MakeProb
     permit.failed(ConnectError("refused"), asyncio.get_running_loop().time())
     assert not box.breaker.closed
     await probe.once()
+    assert box.breaker.closed
+
+
+async def test_an_adapter_that_was_missing_is_looked_for_where_nobody_asks_for_it(
+    make_probe: MakeProbe, start_box: StartBox, watchers: Watchers
+) -> None:
+    server = await start_box()
+    box, probe = make_probe(server)
+    for adapter in ("acme_v3", "globex_v1"):
+        permit = box.admit(adapter, 0)
+        assert permit is not None
+        permit.failed(UpstreamStatus(404), 0)
+    await probe.once()
+    assert box.missing_adapters().keys() == {"acme_v3", "globex_v1"}, "the listing was no JSON: nothing is known"
+    server.answers[b"/v1/models"] = status(200, json.dumps({"data": [{"id": "base"}, {"id": "acme_v3"}]}))
+    await probe.once()
+    assert box.missing_adapters().keys() == {"globex_v1"}
+    assert {alarm.subject for alarm in watchers.alarms.current()} == {"a/globex_v1"}
+    assert b"authorization: Bearer box-key\r\n" in server.requests[-1][0]
     assert box.breaker.closed
 
 

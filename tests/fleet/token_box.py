@@ -49,6 +49,8 @@ class TokenBox:
 
     def __init__(self, answer: bytes = TOKEN) -> None:
         self.answer = answer
+        self.answers: dict[bytes, bytes] = {}
+        """By path, in the place of ``answer``."""
         self.requests: list[tuple[bytes, bytes]] = []
         self.times: list[float] = []
         self.port = 0
@@ -70,12 +72,13 @@ class TokenBox:
         self._tasks.add(task)
         try:
             while True:
-                self.requests.append(await read_request(reader))
+                head, body = await read_request(reader)
+                self.requests.append((head, body))
                 self.times.append(asyncio.get_running_loop().time())
                 if self.answer == SILENT:
                     await reader.read()
                     return
-                writer.write(self.answer)
+                writer.write(self.answers.get(head.split(b" ")[1], self.answer))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from gateway.errors import PolicyError, StateUnusable
 from gateway.policy.follow import PolicyFollower
-from gateway.policy.snapshot import Memory, Snapshot
+from gateway.policy.snapshot import Snapshot
 from gateway.policy.versions import Head
 from tests.policy.scenery import Folder, RecordedAlarms, eventually
 
@@ -136,7 +136,7 @@ async def test_an_embedded_store_that_fell_back_is_taken_past_what_was_seen(
     await first.close()
     snapshot = Snapshot(tmp_path / "state")
     memory = snapshot.read()
-    snapshot.write(Memory(memory.having_seen(Head(store_id, 9, "")).seen, memory.last_good))
+    snapshot.write(memory.having_seen(Head(store_id, 9, ""), embedded=True))
     again = await follow(folder=folder.path)
     assert again.current is not None
     assert (again.current.store_id, again.current.version) == (store_id, 10)

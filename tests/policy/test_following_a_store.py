@@ -97,6 +97,18 @@ async def test_case_36_a_flushed_store_is_not_read_as_no_policy_and_is_not_seede
     await eventually(lambda: "policy_store_empty" not in alarms.kinds())
 
 
+async def test_a_gateway_that_served_from_a_folder_seeds_the_store_that_it_is_given(
+    store: PolicyStore, valkey: EmbeddedValkey, folder: Folder, follow: Follow, alarms: RecordedAlarms
+) -> None:
+    before = await follow(folder=folder.path)
+    assert version(before) == 1
+    await before.close()
+    follower = await follow(redis_url=valkey.url, folder=folder.path)
+    assert (version(follower), follower.source) == (1, "store")
+    assert await store.head() is not None
+    assert "policy_store_empty" not in alarms.kinds()
+
+
 async def test_case_37_a_store_that_falls_back_takes_no_gateway_with_it(
     store: PolicyStore, valkey: EmbeddedValkey, folder: Folder, follow: Follow, alarms: RecordedAlarms
 ) -> None:

@@ -24,11 +24,18 @@ def stored(version: int, document: bytes = b'{"a": "\\n"}', store: str = "s") ->
 def test_nothing_is_known_before_anything_was_written(tmp_path: Path) -> None:
     memory = Snapshot(tmp_path).read()
     assert memory == Memory()
-    assert not memory.ever_filled
+    assert not memory.ever_filled(embedded=False)
+    assert not memory.ever_filled(embedded=True)
 
 
 @pytest.mark.parametrize(
-    "memory", [Memory(), Memory({"s": 3}), Memory().in_force(stored(4)), Memory({"t": 9}).in_force(stored(4))]
+    "memory",
+    [
+        Memory(),
+        Memory({"s": 3}),
+        Memory({"s": 4}).in_force(stored(4)),
+        Memory({"t": 9, "s": 4}, embedded=frozenset({"t"})).in_force(stored(4)),
+    ],
 )
 def test_what_was_written_is_read(tmp_path: Path, memory: Memory) -> None:
     Snapshot(tmp_path).write(Memory({"old": 1}))
@@ -53,13 +60,14 @@ def test_any_damage_is_noticed(tmp_path_factory: pytest.TempPathFactory, data: s
 
 
 def test_a_damaged_snapshot_still_says_that_a_store_was_filled() -> None:
-    assert Memory(damaged=True).ever_filled
+    assert Memory(damaged=True).ever_filled(embedded=False)
 
 
 def test_the_highest_version_of_each_store_is_kept_for_the_latest_stores() -> None:
     memory = Memory()
     for number in range(MAX_STORES + 5):
-        memory = memory.having_seen(Head(f"s{number}", 2, "")).having_seen(Head(f"s{number}", 1, ""))
+        memory = memory.having_seen(Head(f"s{number}", 2, ""), embedded=False)
+        memory = memory.having_seen(Head(f"s{number}", 1, ""), embedded=False)
     assert len(memory.seen) == MAX_STORES
     assert memory.seen[f"s{MAX_STORES + 4}"] == 2
     assert "s0" not in memory.seen

@@ -191,6 +191,14 @@ async def test_what_is_over_a_bound_or_is_not_http_is_refused_in_the_envelope(
     assert app.requests == []
 
 
+async def test_a_refusal_has_the_headers_that_every_answer_has(listen: Listen, connect: Connect) -> None:
+    reader, writer = await connect(await listen(Recorder()))
+    writer.write(b"GET / HTTP/9.9\r\n\r\n")
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    for line in ("x-failsoft-served-by: none", "x-failsoft-attempts: 0", "x-failsoft-policy: none", "x-request-id: "):
+        assert f"\r\n{line}" in head
+
+
 async def test_what_is_just_within_the_bounds_passes(listen: Listen, connect: Connect) -> None:
     app = Recorder()
     reader, writer = await connect(await listen(app))
