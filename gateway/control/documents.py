@@ -89,7 +89,7 @@ def _box(box: Box, now: float) -> Document:
         "unavailable": box.spec.unavailable,
         "retry_in_s": round(max(0.0, box.breaker.retry_at - now), 3) if state != "closed" else None,
         "in_flight": box.in_flight,
-        "in_flight_by_adapter": dict(sorted(box.attempts.adapters.items())),
+        "in_flight_by_adapter": dict(sorted(box.load.attempts.adapters.items())),
         "drained": box.duty.drained,
         "in_ramp": box.duty.in_ramp(now),
         "connections": {"idle": box.pool.idle, "busy": box.pool.in_use},
@@ -102,8 +102,8 @@ def _box(box: Box, now: float) -> Document:
             "took_ms": round(probe.took_s * 1000, 1),
             "error": probe.error,
         },
-        "missing_adapters": _pairs(box.missing_adapters(), now),
-        "failing_adapters": _pairs(box.failing_adapters(), now),
+        "missing_adapters": _pairs(box.pairs.missing(), now),
+        "failing_adapters": _pairs(box.pairs.failing(), now),
     }
 
 

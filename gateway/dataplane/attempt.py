@@ -81,7 +81,7 @@ class Asker:
         body = request.body if own else msgspec.json.encode(request.fields | {"model": base_model})
         head = box.head(request.path) + _request_id(request, attempt)
         loop = asyncio.get_running_loop()
-        permit = _admitted(box, request.model if own else None, loop.time(), force=attempt.forced)
+        permit = _admitted(box, request, own=own, now=loop.time(), force=attempt.forced)
         try:
             if request.stream:
                 answer = await self._stream(box.pool, head, body, request, attempt, None, base_model, box.pending)
@@ -193,8 +193,9 @@ class Asker:
             exchange.close()
 
 
-def _admitted(box: Box, adapter: str | None, now: float, *, force: bool) -> Permit:
-    permit = box.admit(adapter, now, force=force)
+def _admitted(box: Box, request: Request, *, own: bool, now: float, force: bool) -> Permit:
+    adapter = request.model if own else None
+    permit = box.admit(adapter, now, streamed=request.stream, force=force)
     if permit is None:
         error = NotAdmitted(f"{box.name} takes nobody while its breaker tries one request")
         error.reason = box.condition(adapter, now) or error.reason

@@ -176,7 +176,14 @@ class DataPlane:
         began = clock()
         self._budget.request()
         boxes = self._fleets.boxes_for(customer.fleet.name, request.model)
-        plan = decide(customer, boxes, adapter=request.model, fallback_allowed=request.fallback_allowed, now=began)
+        plan = decide(
+            customer,
+            boxes,
+            adapter=request.model,
+            stream=request.stream,
+            fallback_allowed=request.fallback_allowed,
+            now=began,
+        )
         journey = Journey(
             plan,
             customer,

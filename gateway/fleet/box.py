@@ -7,10 +7,10 @@ from typing import Literal, Protocol
 
 from gateway.errors import BoxEjected, ConnectError, ConnectTimeout, Reason, UpstreamError, UpstreamTimeout
 from gateway.fleet.blame import Blame, blame, is_one_adapters
+from gateway.fleet.box_load import BoxLoad
 from gateway.fleet.breaker import THRESHOLD, Breaker, State
 from gateway.fleet.duty import Duty
-from gateway.fleet.in_flight import InFlight
-from gateway.fleet.pair import Pair
+from gateway.fleet.pairs import Pairs
 from gateway.fleet.permit import Permit
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
@@ -18,9 +18,6 @@ from gateway.observe.metrics import GatewayMetrics
 from gateway.policy.compiled import BoxSpec
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.pool import Pool
-
-BASE = "(base)"
-"""How the base model is named where an adapter's name would stand."""
 
 MAX_ERROR_CHARS = 200
 """Of an error's text, for people; an upstream may have put anything into it."""
@@ -54,7 +51,7 @@ class Box:
         self.spec = spec
         self.pool = pool
         self.base_model = base_model
-        self.attempts = InFlight()
+        self.load = BoxLoad(spec.max_loras)
         self.duty = Duty()
         self.pending: set[Exchange] = set()
         """What waits for its first content, or for its whole answer where that is plain."""
@@ -65,7 +62,7 @@ class Box:
         self.last_life: float | None = None
         """When the box last gave a sign of life."""
         self.breaker = Breaker(on_change=self._breaker_changed)
-        self._pairs: dict[str | None, Pair] = {}
+        self.pairs = Pairs(spec.name, alarms, self._pair_changed)
         self._failing: set[str] = set()
         self._heads: dict[str, bytes] = {}
         self._metrics = metrics
@@ -84,7 +81,7 @@ class Box:
     @property
     def in_flight(self) -> int:
         """Attempts that were sent and have not ended."""
-        return self.attempts.total
+        return self.load.attempts.total
 
     @property
     def probed(self) -> bool:
@@ -116,8 +113,7 @@ class Box:
         """None where the box may be asked for ``adapter`` (None: for the base); else why not."""
         if self.spec.unavailable is not None:
             return Reason.BACKEND_DOWN
-        pair = self._pairs.get(adapter)
-        if pair is not None and (why_not := pair.condition(now)) is not None:
+        if (why_not := self.pairs.condition(adapter, now)) is not None:
             return why_not
         if (why_not := self.duty.condition) is not None:
             return why_not
@@ -127,8 +123,14 @@ class Box:
         """Whether the box comes back, and has as much as is good for it: others are to be asked first."""
         return self.duty.has_its_share(self.in_flight, now)
 
-    def admit(self, adapter: str | None, now: float, *, force: bool = False, probe: bool = False) -> Permit | None:
-        """Let an attempt for ``adapter`` in and count it, or None.
+    def saturated(self, adapter: str | None, budget_s: float, now: float) -> bool:
+        """Whether a request for ``adapter`` would see its first token too late, or enough run as it is."""
+        return self.load.saturated(adapter, budget_s, now)
+
+    def admit(
+        self, adapter: str | None, now: float, *, streamed: bool = False, force: bool = False, probe: bool = False
+    ) -> Permit | None:
+        """Let an attempt for ``adapter`` in and count it, or None. ``streamed``: its first content will be seen.
 
         ``force`` asks in spite of an open breaker; ``probe`` also where an operator has drained the box.
         """
@@ -138,17 +140,28 @@ class Box:
             return None
         if self.spec.unavailable is not None:
             return None
-        pair = self._pairs.get(adapter)
         pair_permit = None
-        if pair is not None and (pair_permit := pair.begin(now, force=force)) is None:
+        if adapter in self.pairs and (pair_permit := self.pairs.begin(adapter, now, force=force)) is None:
             return None
         box_permit = self.breaker.begin(now, force=force)
         if box_permit is None:
             if pair_permit is not None:
                 pair_permit.released()
             return None
-        self.attempts.began(adapter)
-        return Permit(self, adapter, now, box_permit, pair_permit)
+        swaps = self.load.slots.swaps
+        silent_before, in_flight = self.load.began(adapter, streamed=streamed)
+        if self.load.slots.swaps != swaps:
+            self._metrics.box_predicted_swaps.inc(self.name)
+        return Permit(
+            self,
+            adapter,
+            now,
+            box_permit,
+            pair_permit,
+            streamed=streamed,
+            silent_before=silent_before,
+            in_flight=in_flight,
+        )
 
     def eject(self, now: float, why: str, *, silent: bool = True) -> None:
         """The box hangs, or is gone: open its breaker and end the attempts that wait on it."""
@@ -176,37 +189,10 @@ class Box:
             self.duty.undrain(now)
             self._events.add("box_undrained", box=self.name)
 
-    def missing_adapters(self) -> dict[str, float]:
-        """The adapters this box said it does not have, each with the time from which it is asked again."""
-        return {adapter or BASE: pair.breaker.retry_at for adapter, pair in self._pairs.items() if pair.missing}
-
-    def lacks_overdue(self, now: float) -> bool:
-        """Whether it is time to look if an adapter that it lacked is there again."""
-        return any(pair.missing and pair.breaker.retry_at <= now for pair in self._pairs.values())
-
-    def lists_adapters(self, names: frozenset[str]) -> None:
-        """The box says that it has these: whoever was missing is asked for again."""
-        for adapter in [adapter for adapter, pair in self._pairs.items() if pair.missing and adapter in names]:
-            self._forget_pair(adapter)
-
-    def failing_adapters(self) -> dict[str, float]:
-        """The adapters that fail on this box in some other way, likewise."""
-        return {
-            adapter or BASE: pair.breaker.retry_at
-            for adapter, pair in self._pairs.items()
-            if not pair.missing and not pair.breaker.closed
-        }
-
-    def forget_adapters(self, known: frozenset[str]) -> None:
-        """Drop what is remembered of adapters that no policy names any more."""
-        for adapter in [adapter for adapter in self._pairs if adapter is not None and adapter not in known]:
-            self._forget_pair(adapter)
-
     def retire(self) -> None:
         """The box left the policy: its alarms end, its connections close as the attempts on them end."""
         self._retired = True
-        for adapter in list(self._pairs):
-            self._forget_pair(adapter)
+        self.pairs.forget_all()
         self._alarms.off("box_unauthorized", self.name)
         self.pool.retire()
 
@@ -215,17 +201,15 @@ class Box:
     def answered(self, permit: Permit, now: float) -> None:
         """Content came: the box lives and has the adapter."""
         if not permit.answered:
-            self.attempts.answered()
+            self.load.first_content(permit, now)
+            if permit.streamed:
+                self.load.attempts.answered()
         self.last_life = now
         self.duty.answered(now)
         self._authorized()
         self._failing.clear()
         permit.box_permit.succeeded(now)
-        if permit.pair_permit is not None:
-            permit.pair_permit.succeeded(now)
-        pair = self._pairs.get(permit.adapter)
-        if pair is not None and pair.breaker.closed:
-            self._forget_pair(permit.adapter)
+        self.pairs.answered(permit.adapter, permit.pair_permit, now)
 
     def progressed(self, now: float) -> None:
         """More of an answer came."""
@@ -234,6 +218,8 @@ class Box:
     def failed(self, permit: Permit, error: UpstreamError, now: float) -> None:
         """The attempt ended with ``error``: :func:`gateway.fleet.blame.blame` says which breaker that moves."""
         verdict = blame(error)
+        if isinstance(error, UpstreamTimeout) and not permit.answered and self.duty.condition is None:
+            self.load.gave_up(permit, now)
         match verdict:
             case Blame.CLIENT:
                 self.last_life = now
@@ -241,7 +227,8 @@ class Box:
                 permit.box_permit.succeeded(now)
             case Blame.PAIR:
                 self.duty.answered(now)
-                self._lacks(permit, error, now)
+                if not self._retired:
+                    self.pairs.lacks(permit.adapter, permit.pair_permit, error, now)
             case Blame.BOX:
                 self._remember(error)
                 self._box_or_adapter_failed(permit, error, now)
@@ -255,7 +242,7 @@ class Box:
 
     def ended(self, permit: Permit) -> None:
         """The attempt is over."""
-        self.attempts.ended(permit.adapter, answered=permit.answered)
+        self.load.attempts.ended(permit.adapter, silent=permit.streamed and not permit.answered)
 
     # Inside.
 
@@ -268,30 +255,11 @@ class Box:
         """What only one adapter's attempts run into is that adapter's, and once the box's, who would be told of it."""
         adapter = permit.adapter
         if adapter is not None and is_one_adapters(error):
-            self._pair(adapter).failed(permit.pair_permit, now)
+            self.pairs.failed(adapter, permit.pair_permit, now)
             if adapter in self._failing:
                 return
             self._failing.add(adapter)
         permit.box_permit.failed(now)
-
-    def _lacks(self, permit: Permit, error: UpstreamError, now: float) -> None:
-        if self._retired:
-            return
-        pair = self._pair(permit.adapter)
-        if not pair.missing:
-            name = permit.adapter or BASE
-            self._alarms.on("adapter_missing", f"{self.name}/{name}", f"box {self.name} has no {name}: {error}")
-        pair.lacks(permit.pair_permit, now)
-
-    def _pair(self, adapter: str | None) -> Pair:
-        pair = self._pairs.get(adapter)
-        if pair is None:
-            pair = self._pairs[adapter] = Pair(self._pair_changed)
-        return pair
-
-    def _forget_pair(self, adapter: str | None) -> None:
-        del self._pairs[adapter]
-        self._alarms.off("adapter_missing", f"{self.name}/{adapter or BASE}")
 
     def _unauthorized(self, error: UpstreamError) -> None:
         if not self._retired:
@@ -305,13 +273,13 @@ class Box:
     def _breaker_changed(self, state: State) -> None:
         self._metrics.breaker_transitions.inc(self.name, state)
         if state == "open":
-            # Now it is the box's fault, and not that of each adapter on it.
-            for adapter in [adapter for adapter, pair in self._pairs.items() if not pair.missing]:
-                del self._pairs[adapter]
+            self.pairs.blame_the_box()
         if state == "open" and self._last_error is not None:
             self._opened_by_silence = issubclass(self._last_error, UpstreamTimeout | ConnectTimeout | BoxEjected)
             if self._opened_by_silence or issubclass(self._last_error, ConnectError):
                 self.duty.away()
+                # Whoever answers there next may be another server, or the same one with nothing loaded.
+                self.load.restarted()
         # A trial that fails is no news: of a box that is down for an hour one event is enough.
         if state != "half_open" and state != self._told and not self._retired:
             self._told = state

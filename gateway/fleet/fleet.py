@@ -8,7 +8,9 @@ from collections.abc import Callable
 from hashlib import blake2b
 
 from gateway.fleet.box import Box
+from gateway.fleet.gauges import show
 from gateway.fleet.probe import Probe
+from gateway.fleet.scrape import Scrape
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics
@@ -16,8 +18,6 @@ from gateway.policy.compiled import BoxSpec, CompiledPolicy
 from gateway.tasks import TaskSet
 from gateway.upstream.origin import Origin
 from gateway.upstream.pool import Pool
-
-_BREAKER_STATES = ("closed", "open", "half_open")
 
 
 def default_pool(spec: BoxSpec) -> Pool:
@@ -56,7 +56,7 @@ class Fleets:
         self._leaving: list[Box] = []
         self._ending = TaskSet()
         self._unconfigured: set[str] = set()
-        metrics.before_render(self._refresh_gauges)
+        metrics.before_render(lambda: show(metrics, self.all(), self._clock()))
 
     def follow(self, compiled: CompiledPolicy) -> None:
         """Take over the boxes of a policy version. A box whose address, key and base model stayed keeps its state."""
@@ -72,7 +72,8 @@ class Fleets:
                 if box is not None and _same(box, spec, fleet.base_model):
                     del before[fleet.name, spec.name]
                     box.spec = spec
-                    box.forget_adapters(adapters)
+                    box.pairs.keep(adapters)
+                    box.load.slots.slots = spec.max_loras
                 else:
                     box = self._make(spec, fleet.base_model)
                 boxes.append(box)
@@ -133,6 +134,14 @@ class Fleets:
             tasks = self._probes[box] = TaskSet()
             probe = Probe(box, metrics=self._metrics, random=self._uniform)
             tasks.spawn(probe.run(), name=f"probe of {spec.name}")
+            scrape = Scrape(
+                box.pool,
+                on_reading=box.load.read,
+                on_failure=lambda error: self._metrics.metrics_reads_failed.inc(spec.name),
+                random=self._uniform,
+                api_key=spec.api_key,
+            )
+            tasks.spawn(scrape.run(), name=f"metrics of {spec.name}")
         return box
 
     def _leave(self, box: Box) -> None:
@@ -150,16 +159,6 @@ class Fleets:
         for name, why in unconfigured.items():
             self._alarms.on("box_not_configured", name, f"box {name} cannot be asked: {why}")
         self._unconfigured = set(unconfigured)
-
-    def _refresh_gauges(self) -> None:
-        metrics, boxes, now = self._metrics, self.all(), self._clock()
-        metrics.box_in_flight.replace({(box.name,): box.in_flight for box in boxes})
-        metrics.box_state.replace(
-            {(box.name, state): float(state == box.breaker.state(now)) for box in boxes for state in _BREAKER_STATES}
-        )
-        for box in boxes:
-            metrics.pool_connections.set(box.pool.idle, f"box:{box.name}", "idle")
-            metrics.pool_connections.set(box.pool.in_use, f"box:{box.name}", "busy")
 
 
 def _same(box: Box, spec: BoxSpec, base_model: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class InFlight:
-    """Attempts that were sent and have not ended. ``silent``: those of them that have shown no content yet."""
+    """Attempts that were sent and have not ended. ``silent``: the streams among them that show no content yet."""
 
     __slots__ = ("_by_adapter", "silent", "total")
 
@@ -13,26 +13,25 @@ class InFlight:
         self.total = 0
         self.silent = 0
 
-    def began(self, adapter: str | None) -> None:
-        """An attempt for ``adapter`` (None: for the base) was sent."""
+    def began(self, adapter: str | None, *, silent: bool) -> None:
+        """An attempt for ``adapter`` (None: for the base) was sent; ``silent``: it is a stream."""
         self._by_adapter[adapter] = self._by_adapter.get(adapter, 0) + 1
         self.total += 1
-        self.silent += 1
+        self.silent += silent
 
     def answered(self) -> None:
         """One of the silent ones shows its first content."""
         self.silent -= 1
 
-    def ended(self, adapter: str | None, *, answered: bool) -> None:
-        """An attempt is over. ``answered``: whether it had shown content."""
+    def ended(self, adapter: str | None, *, silent: bool) -> None:
+        """An attempt is over. ``silent``: it is a stream that has shown no content."""
         left = self._by_adapter[adapter] - 1
         if left:
             self._by_adapter[adapter] = left
         else:
             del self._by_adapter[adapter]
         self.total -= 1
-        if not answered:
-            self.silent -= 1
+        self.silent -= silent
 
     def of(self, adapter: str | None) -> int:
         """How many there are for one adapter."""

@@ -29,10 +29,22 @@ class Permit:
     """Counted in flight until ``failed`` or ``released``, whichever comes first.
 
     ``succeeded`` is told at commit; the stream behind it may still fail. As a context manager it is released at the
-    end. ``began``: when it was let in, in monotonic seconds.
+    end. ``began``: when it was let in, in monotonic seconds; ``silent_before``: how many streams were silent then;
+    ``in_flight``: how many attempts there were, itself counted. ``streamed``: its first content is seen when it comes.
     """
 
-    __slots__ = ("_box", "_ended", "adapter", "answered", "began", "box_permit", "pair_permit")
+    __slots__ = (
+        "_box",
+        "_ended",
+        "adapter",
+        "answered",
+        "began",
+        "box_permit",
+        "in_flight",
+        "pair_permit",
+        "silent_before",
+        "streamed",
+    )
 
     def __init__(
         self,
@@ -41,12 +53,19 @@ class Permit:
         began: float,
         box_permit: circuit.Permit,
         pair_permit: circuit.Permit | None,
+        *,
+        streamed: bool,
+        silent_before: int,
+        in_flight: int,
     ) -> None:
         self._box = box
         self._ended = False
         self.adapter = adapter
         self.answered = False
         self.began = began
+        self.streamed = streamed
+        self.silent_before = silent_before
+        self.in_flight = in_flight
         self.box_permit = box_permit
         self.pair_permit = pair_permit
 

@@ -158,15 +158,16 @@ class Probe:
             permit.succeeded(now)
             self._unanswered = 0
             self._ended("ok", now - began)
+            box.load.probed(now - began)
             await _finish(exchange, now + DRAIN_S)
-        if box.lacks_overdue(loop.time()):
+        if box.pairs.overdue(loop.time()):
             await self._look_for_missing()
 
     async def _look_for_missing(self) -> None:
         box = self._box
         try:
             until = asyncio.get_running_loop().time() + self._timeout_s
-            box.lists_adapters(await listed_adapters(box.pool, box.spec, until))
+            box.pairs.listed(await listed_adapters(box.pool, box.spec, until))
         except UpstreamError as error:
             # It gave a token a moment ago: that it does not list its adapters as well moves no breaker.
             log.info("%s does not list its adapters: %s", box.name, error)

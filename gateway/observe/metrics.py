@@ -116,6 +116,36 @@ class GatewayMetrics:
                 buckets=_PROBE_BUCKETS_S,
             )
         )
+        self.box_limit = add(
+            Gauge("failsoft_box_concurrency_limit", "Attempts in flight a box is good for, as learned.", ("box",))
+        )
+        self.box_ttft_estimate_seconds = add(
+            Gauge(
+                "failsoft_box_ttft_estimate_seconds",
+                "What a request for the base would see now; an adapter may see more. Absent while nothing is known.",
+                ("box",),
+            )
+        )
+        self.box_waiting = add(
+            Gauge(
+                "failsoft_box_waiting",
+                "Requests that wait in the box's engine, as it says, for capacity or (deferred) for a LoRA slot.",
+                ("box", "reason"),
+            )
+        )
+        self.box_kv_cache_usage = add(
+            Gauge("failsoft_box_kv_cache_usage", "Share of the box's KV cache in use, as it says.", ("box",))
+        )
+        self.box_predicted_swaps = add(
+            Counter(
+                "failsoft_box_predicted_lora_swaps_total",
+                "Adapters that had to be brought into a LoRA slot, by the gateway's model of the box.",
+                ("box",),
+            )
+        )
+        self.metrics_reads_failed = add(
+            Counter("failsoft_box_metrics_failed_total", "Readings of a box's own metrics that failed.", ("box",))
+        )
         self.pool_connections = add(
             Gauge("failsoft_pool_connections", "Connections to a target, by state: idle or busy.", ("target", "state"))
         )

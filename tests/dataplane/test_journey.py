@@ -34,6 +34,7 @@ class FakeBox:
     base_down: Reason | None = None
     fails_fast: bool = True
     in_ramp: bool = False
+    ttft_s: float = 0.0
     asked: list[str | None] = field(default_factory=list)
 
     def condition(self, adapter: str | None, now: float) -> Reason | None:
@@ -41,6 +42,9 @@ class FakeBox:
 
     def has_its_share(self, now: float) -> bool:
         return self.in_ramp
+
+    def saturated(self, adapter: str | None, budget_s: float, now: float) -> bool:
+        return self.ttft_s > budget_s
 
 
 def customer(*steps: Step, **durations: float) -> CustomerPolicy:
@@ -64,7 +68,7 @@ def journey(
     static_suits: bool = True,
     fallback_allowed: bool = True,
 ) -> Journey:
-    plan = decide(policy, boxes, adapter="acme_v3", fallback_allowed=fallback_allowed, now=0.0)
+    plan = decide(policy, boxes, adapter="acme_v3", stream=stream, fallback_allowed=fallback_allowed, now=0.0)
     return Journey(
         plan,
         policy,
@@ -149,6 +153,24 @@ def test_a_box_in_its_ramp_is_asked_after_the_others_and_before_the_fallback() -
     way = journey(customer(HOSTED), FakeBox("a", in_ramp=True), FakeBox("b"))
     served = [attempt.served_by for attempt in walk(way, ConnectError("refused"))]
     assert served == ["box:b", "box:a", "provider:hosted"]
+
+
+def test_a_box_where_the_first_token_would_come_too_late_is_passed_over_before_it_has_waited() -> None:
+    boxes = FakeBox("a", ttft_s=2.1), FakeBox("b", ttft_s=1.9)
+    attempts = walk(journey(customer(HOSTED), *boxes), ConnectError("refused"))
+    assert served_by(attempts) == ["box:b", "provider:hosted", "box:a"]
+    attempts = walk(journey(customer(HOSTED), boxes[0]), ConnectError("refused"))
+    assert served_by(attempts) == ["provider:hosted", "box:a"]
+    assert attempts[0].reason is Reason.BACKEND_SATURATED
+    attempts = walk(journey(customer(HOSTED, plain_budget_s=30.0), boxes[0], stream=False), ConnectError("refused"))
+    assert served_by(attempts) == ["box:a", "provider:hosted"], "half of the plain budget is more than that"
+
+
+def test_where_nothing_else_can_answer_a_busy_box_is_better_than_an_error() -> None:
+    boxes = FakeBox("a", ttft_s=9.0), FakeBox("b", ttft_s=1.0)
+    assert served_by(walk(journey(customer(), *boxes), ConnectError("refused"))) == ["box:b", "box:a"]
+    way = journey(customer(HOSTED), boxes[0], fallback_allowed=False)
+    assert served_by(walk(way, ConnectError("refused"))) == ["box:a"]
 
 
 def test_the_last_box_with_nothing_behind_it_has_all_the_time_there_is() -> None:

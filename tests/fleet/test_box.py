@@ -117,11 +117,11 @@ def test_a_missing_adapter_ejects_only_that_pair_and_alerts(box: Box, watchers: 
     assert box.condition("acme_v3", 0) is Reason.ADAPTER_UNAVAILABLE
     assert box.condition("globex_v1", 0) is None
     assert box.condition(None, 0) is None
-    assert box.missing_adapters() == {"acme_v3": 1.0}
+    assert box.pairs.missing() == {"acme_v3": 1.0}
     assert watchers.alarms.is_on("adapter_missing", "a100-a/acme_v3")
     let_in(box, "acme_v3", 1).succeeded(1)
     assert box.condition("acme_v3", 1) is None
-    assert box.missing_adapters() == {}
+    assert box.pairs.missing() == {}
     assert not watchers.alarms.is_on("adapter_missing", "a100-a/acme_v3")
 
 
@@ -138,7 +138,7 @@ def test_many_answers_of_404_at_once_are_one_ejection(box: Box, watchers: Watche
     permits = [let_in(box) for _ in range(5)]
     for permit in permits:
         permit.failed(UpstreamStatus(404), 0)
-    assert box.missing_adapters() == {"acme_v3": 1.0}
+    assert box.pairs.missing() == {"acme_v3": 1.0}
     assert watchers.event_kinds() == ["alarm_on"]
 
 
@@ -173,7 +173,7 @@ def test_what_only_one_adapter_runs_into_keeps_only_that_adapter_away(box: Box, 
         fail(box, error)
     assert box.condition("acme_v3", 0) is Reason.CIRCUIT_OPEN
     assert box.condition("globex_v1", 0) is None
-    assert box.missing_adapters() == {}
+    assert box.pairs.missing() == {}
     let_in(box, "acme_v3", 1).succeeded(1)
     assert box.condition("acme_v3", 1) is None
 
@@ -303,8 +303,8 @@ def test_adapters_that_no_policy_names_are_forgotten_with_their_alarms(box: Box,
     fail(box, UpstreamStatus(404), "acme_v3")
     fail(box, UpstreamStatus(404), "acme_v4")
     fail(box, UpstreamStatus(404), None)
-    box.forget_adapters(frozenset({"acme_v4"}))
-    assert box.missing_adapters().keys() == {"acme_v4", "(base)"}
+    box.pairs.keep(frozenset({"acme_v4"}))
+    assert box.pairs.missing().keys() == {"acme_v4", "(base)"}
     assert {alarm.subject for alarm in watchers.alarms.current()} == {"a100-a/acme_v4", "a100-a/(base)"}
 
 

@@ -101,7 +101,7 @@ async def test_adapters_that_left_the_policy_are_forgotten(fleets: Fleets) -> No
         assert permit is not None
         permit.failed(UpstreamStatus(404), 0)
     fleets.follow(compiled(spec("a"), adapters=("acme_v4",)))
-    assert a.missing_adapters().keys() == {"acme_v4"}
+    assert a.pairs.missing().keys() == {"acme_v4"}
 
 
 async def test_a_box_whose_key_is_not_set_raises_an_alarm_until_it_is(fleets: Fleets, watchers: Watchers) -> None:

@@ -322,10 +322,10 @@ async def test_an_adapter_that_was_missing_is_looked_for_where_nobody_asks_for_i
         assert permit is not None
         permit.failed(UpstreamStatus(404), 0)
     await probe.once()
-    assert box.missing_adapters().keys() == {"acme_v3", "globex_v1"}, "the listing was no JSON: nothing is known"
+    assert box.pairs.missing().keys() == {"acme_v3", "globex_v1"}, "the listing was no JSON: nothing is known"
     server.answers[b"/v1/models"] = status(200, json.dumps({"data": [{"id": "base"}, {"id": "acme_v3"}]}))
     await probe.once()
-    assert box.missing_adapters().keys() == {"globex_v1"}
+    assert box.pairs.missing().keys() == {"globex_v1"}
     assert {alarm.subject for alarm in watchers.alarms.current()} == {"a/globex_v1"}
     assert b"authorization: Bearer box-key\r\n" in server.requests[-1][0]
     assert box.breaker.closed

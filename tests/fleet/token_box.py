@@ -74,7 +74,8 @@ class TokenBox:
             while True:
                 head, body = await read_request(reader)
                 self.requests.append((head, body))
-                self.times.append(asyncio.get_running_loop().time())
+                if head.startswith(b"POST"):
+                    self.times.append(asyncio.get_running_loop().time())
                 if self.answer == SILENT:
                     await reader.read()
                     return

@@ -1,0 +1,127 @@
+"""How busy a box is, and what a request would see there: the gateway's own counts beside the box's metrics."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway.fleet.concurrency_limit import ConcurrencyLimit
+from gateway.fleet.engine_metrics import EngineReading
+from gateway.fleet.engine_pace import EngineHistory
+from gateway.fleet.estimate import Estimate, OwnLoad, estimate
+from gateway.fleet.in_flight import InFlight
+from gateway.fleet.saturation import Saturation
+from gateway.fleet.slot_model import SlotModel
+from gateway.fleet.ttft import TtftHistory
+
+
+class Sent(Protocol):
+    """What is remembered of an attempt from when it was sent."""
+
+    adapter: str | None
+    streamed: bool
+    began: float
+    silent_before: int
+    in_flight: int
+
+
+class BoxLoad:
+    """Of one box. Times are monotonic seconds; ``max_loras``: its LoRA slots.
+
+    Only a customer's stream has a time to first token: of a plain answer nobody sees when it began, and a probe's
+    prompt is too short to learn from.
+    """
+
+    def __init__(self, max_loras: int) -> None:
+        self.attempts = InFlight()
+        self.history = EngineHistory()
+        self.ttfts = TtftHistory()
+        self.limit = ConcurrencyLimit()
+        self.slots = SlotModel(max_loras)
+        self._silent_since_reading = 0
+        self._saturations: dict[tuple[str | None, float], Saturation] = {}
+
+    # What happens.
+
+    def began(self, adapter: str | None, *, streamed: bool) -> tuple[int, int]:
+        """An attempt is sent: how many streams were silent before it, and how many attempts are in flight with it."""
+        silent_before = self.attempts.silent
+        self.attempts.began(adapter, silent=streamed)
+        if streamed:
+            self._silent_since_reading += 1
+        if adapter is not None:
+            self.slots.use(adapter)
+        return silent_before, self.attempts.total
+
+    def first_content(self, sent: Sent, now: float) -> None:
+        """An attempt shows its first content."""
+        if sent.streamed:
+            ttft_s = now - sent.began
+            self.ttfts.observe(ttft_s, silent=sent.silent_before, now=now)
+            self.limit.observe(ttft_s, sent.in_flight, now)
+
+    def gave_up(self, sent: Sent, now: float) -> None:
+        """An attempt was given up on while it was silent. Else the slowest of all would be missing."""
+        if sent.streamed:
+            waited_s = now - sent.began
+            self.ttfts.gave_up(waited_s, now=now)
+            self.limit.observe(waited_s, sent.in_flight, now)
+
+    def probed(self, ttft_s: float) -> None:
+        """A probe showed its token: the box can be as fast as that, whatever it was when customers last asked it."""
+        self.ttfts.at_best(ttft_s)
+
+    def read(self, reading: EngineReading) -> None:
+        """The box's metrics were read."""
+        self.history.add(reading)
+        self._silent_since_reading = 0
+        # Who is turned away asks no more, so that without this nobody would see that it is over.
+        for (adapter, budget_s), state in tuple(self._saturations.items()):
+            self._become(adapter, budget_s, self._after(state, adapter, budget_s, reading.at_s), reading.at_s)
+
+    def restarted(self) -> None:
+        """Behind the address stands another server, or the same one started anew."""
+        self.limit.reset()
+        self.slots.clear()
+        self.ttfts = TtftHistory()
+        self.history = EngineHistory()
+        self._saturations.clear()
+
+    # What follows from it.
+
+    def estimate(self, adapter: str | None, now: float) -> Estimate:
+        """The time to first token that a request for ``adapter`` (None: the base) would see."""
+        attempts = self.attempts
+        own = OwnLoad(attempts.silent, self._silent_since_reading, attempts.adapters, self.slots.slots)
+        return estimate(
+            adapter,
+            resident=adapter is None or adapter in self.slots,
+            own=own,
+            ttft=self.ttfts.view(now),
+            reading=self.history.latest,
+            pace=self.history.pace,
+            now=now,
+        )
+
+    def saturation(self, adapter: str | None, budget_s: float, now: float) -> Saturation:
+        """Whether the box is too slow for ``budget_s``, without remembering that it was asked."""
+        return self._after(self._saturations.get((adapter, budget_s), _CALM), adapter, budget_s, now)
+
+    def saturated(self, adapter: str | None, budget_s: float, now: float) -> bool:
+        """The same, for a request that is to be decided."""
+        if not self.limit.admits(self.attempts.total):
+            return True
+        state = self.saturation(adapter, budget_s, now)
+        self._become(adapter, budget_s, state, now)
+        return state.saturated
+
+    def _after(self, state: Saturation, adapter: str | None, budget_s: float, now: float) -> Saturation:
+        return state.after(self.estimate(adapter, now).ttft_s, budget_s, now)
+
+    def _become(self, adapter: str | None, budget_s: float, state: Saturation, now: float) -> None:
+        if not state.idle(now):
+            self._saturations[adapter, budget_s] = state
+        elif self._saturations:
+            self._saturations.pop((adapter, budget_s), None)
+
+
+_CALM = Saturation()

@@ -1,0 +1,45 @@
+"""The gauges of all boxes, set when somebody looks at them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.fleet.box import Box
+from gateway.fleet.estimate import STALE_S
+from gateway.observe.metrics import GatewayMetrics
+
+_BREAKER_STATES = ("closed", "open", "half_open")
+
+
+def show(metrics: GatewayMetrics, boxes: Sequence[Box], now: float) -> None:
+    """Make ``boxes`` the only ones there are. What is not known of a box, or not any more, is absent and not zero."""
+    metrics.box_in_flight.replace({(box.name,): box.in_flight for box in boxes})
+    metrics.box_limit.replace({(box.name,): box.load.limit.limit for box in boxes})
+    metrics.box_state.replace(
+        {(box.name, state): float(state == box.breaker.state(now)) for box in boxes for state in _BREAKER_STATES}
+    )
+    estimates = {(box.name,): box.load.estimate(None, now).ttft_s for box in boxes}
+    metrics.box_ttft_estimate_seconds.replace(
+        {name: ttft_s for name, ttft_s in estimates.items() if ttft_s is not None}
+    )
+    _show_readings(metrics, boxes, now)
+    for box in boxes:
+        metrics.pool_connections.set(box.pool.idle, f"box:{box.name}", "idle")
+        metrics.pool_connections.set(box.pool.in_use, f"box:{box.name}", "busy")
+
+
+def _show_readings(metrics: GatewayMetrics, boxes: Sequence[Box], now: float) -> None:
+    waiting: dict[tuple[str, ...], float] = {}
+    usage: dict[tuple[str, ...], float] = {}
+    for box in boxes:
+        reading = box.load.history.latest
+        if reading is None or now - reading.at_s > STALE_S:
+            continue
+        if reading.waiting_capacity is not None:
+            waiting[box.name, "capacity"] = reading.waiting_capacity
+        if reading.waiting_deferred is not None:
+            waiting[box.name, "deferred"] = reading.waiting_deferred
+        if reading.kv_cache_usage is not None:
+            usage[box.name,] = reading.kv_cache_usage
+    metrics.box_waiting.replace(waiting)
+    metrics.box_kv_cache_usage.replace(usage)

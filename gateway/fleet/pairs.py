@@ -1,0 +1,123 @@
+"""The adapters with which something went wrong on one box: what one adapter does wrong is not the others' fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.errors import Reason, UpstreamError
+from gateway.fleet.breaker import Breaker, Permit, State
+from gateway.observe.alarms import Alarms
+
+BASE = "(base)"
+"""How the base model is named where an adapter's name would stand."""
+
+ALARM = "adapter_missing"
+
+
+class Pair:
+    """One (box, adapter), with a breaker of its own. ``missing``: the box said that it does not have the adapter."""
+
+    __slots__ = ("breaker", "missing")
+
+    def __init__(self, on_change: Callable[[State], None]) -> None:
+        self.breaker = Breaker(on_change=on_change)
+        self.missing = False
+
+
+class Pairs:
+    """Those of one box, from the first failure of each until its next success. The adapter None is the base."""
+
+    def __init__(self, box: str, alarms: Alarms, on_change: Callable[[State], None]) -> None:
+        self._box = box
+        self._alarms = alarms
+        self._on_change = on_change
+        self._pairs: dict[str | None, Pair] = {}
+
+    def __contains__(self, adapter: str | None) -> bool:
+        return adapter in self._pairs
+
+    def condition(self, adapter: str | None, now: float) -> Reason | None:
+        """None where the box may be asked for this adapter; else why not."""
+        pair = self._pairs.get(adapter)
+        if pair is None or pair.breaker.admits(now):
+            return None
+        return Reason.ADAPTER_UNAVAILABLE if pair.missing else Reason.CIRCUIT_OPEN
+
+    def begin(self, adapter: str | None, now: float, *, force: bool) -> Permit | None:
+        """As :meth:`gateway.fleet.breaker.Breaker.begin`, for an adapter that is in here."""
+        return self._pairs[adapter].breaker.begin(now, force=force)
+
+    def lacks(self, adapter: str | None, permit: Permit | None, error: UpstreamError, now: float) -> None:
+        """The box answered that it does not have the adapter, which one answer is enough to believe.
+
+        ``permit`` is the attempt's, if the pair gave one.
+        """
+        pair = self._pair(adapter)
+        if not pair.missing:
+            name = adapter or BASE
+            self._alarms.on(ALARM, f"{self._box}/{name}", f"box {self._box} has no {name}: {error}")
+        pair.missing = True
+        if permit is None or pair.breaker.closed:
+            pair.breaker.trip(now)
+        else:
+            permit.failed(now)
+
+    def failed(self, adapter: str | None, permit: Permit | None, now: float) -> None:
+        """An attempt for this adapter failed in some other way."""
+        breaker = self._pair(adapter).breaker
+        (permit or Permit(breaker, breaker.epoch)).failed(now)
+
+    def answered(self, adapter: str | None, permit: Permit | None, now: float) -> None:
+        """The adapter answers."""
+        if permit is not None:
+            permit.succeeded(now)
+        pair = self._pairs.get(adapter)
+        if pair is not None and pair.breaker.closed:
+            self.forget(adapter)
+
+    def missing(self) -> dict[str, float]:
+        """The adapters that the box said it does not have, each with the time from which it is asked again."""
+        return {adapter or BASE: pair.breaker.retry_at for adapter, pair in self._pairs.items() if pair.missing}
+
+    def failing(self) -> dict[str, float]:
+        """The adapters that fail on this box in some other way, likewise."""
+        return {
+            adapter or BASE: pair.breaker.retry_at
+            for adapter, pair in self._pairs.items()
+            if not pair.missing and not pair.breaker.closed
+        }
+
+    def overdue(self, now: float) -> bool:
+        """Whether it is time to look if an adapter that was missing is there again."""
+        return any(pair.missing and pair.breaker.retry_at <= now for pair in self._pairs.values())
+
+    def listed(self, names: frozenset[str]) -> None:
+        """The box says that it has these."""
+        for adapter in [adapter for adapter, pair in self._pairs.items() if pair.missing and adapter in names]:
+            self.forget(adapter)
+
+    def blame_the_box(self) -> None:
+        """The box is found to be at fault: what fails on it, other than what it does not have, is not the adapters'."""
+        for adapter in [adapter for adapter, pair in self._pairs.items() if not pair.missing]:
+            del self._pairs[adapter]
+
+    def keep(self, known: frozenset[str]) -> None:
+        """Drop what is remembered of adapters that no policy names any more."""
+        for adapter in [adapter for adapter in self._pairs if adapter is not None and adapter not in known]:
+            self.forget(adapter)
+
+    def forget_all(self) -> None:
+        """The box left the policy."""
+        for adapter in list(self._pairs):
+            self.forget(adapter)
+
+    def forget(self, adapter: str | None) -> None:
+        """Nothing is wrong with this adapter, or nobody cares."""
+        if self._pairs.pop(adapter).missing:
+            self._alarms.off(ALARM, f"{self._box}/{adapter or BASE}")
+
+    def _pair(self, adapter: str | None) -> Pair:
+        pair = self._pairs.get(adapter)
+        if pair is None:
+            pair = self._pairs[adapter] = Pair(self._on_change)
+        return pair
