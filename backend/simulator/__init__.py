@@ -4,6 +4,10 @@ An answer is a script: the dialect (``vllm_answers``, ``openai_answers``, ``anth
 healthy one, a fault rule (``faults``, ``fault_scripts``) rewrites them, and the connection plays them. Nothing but
 ``connection`` and ``server`` touches a socket or a clock.
 
+When a token comes is the engine's to say: at one fixed pace (``engine``), or when the steps of a model of vLLM's
+scheduler make it (``modelled_engine``). That model (``engine_model`` on ``costs`` and ``lora_cache``, driven over time
+by ``timeline``) is of use without any server, in a simulation of many boxes.
+
 Every answer is numbered, so that a reader sees a gap, a repeat or an invention, and who answered:
 
 - text is ``NAME: 0 1 2 3 end/4``, one token a piece (``"NAME:"``, ``" 0"``, ``" 1"``, …, ``" end/4"``), NAME being the

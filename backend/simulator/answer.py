@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from backend.simulator.engine import Flight
-from backend.simulator.steps import Body, Do, Event, Head, Script, Wait
+from backend.simulator.steps import Body, Do, Event, Head, Script, Until, Wait
 
 JSON = b"application/json"
 EVENTS = b"text/event-stream; charset=utf-8"
@@ -99,6 +99,19 @@ class Fixed(Answer):
         return self._body
 
 
+class Later(Fixed):
+    """One that comes when something has happened."""
+
+    def __init__(self, dialect: Dialect, body: bytes, *, after: Until | Wait, content_type: bytes = JSON) -> None:
+        super().__init__(dialect, body, content_type=content_type)
+        self._after = after
+
+    def script(self) -> Script:
+        """First the waiting, then the answer."""
+        yield self._after
+        yield from super().script()
+
+
 class Generated(Answer):
     """A model's answer, plain or as a stream."""
 
@@ -117,24 +130,21 @@ class Generated(Answer):
         """The healthy answer, at the pace of its flight."""
         flight = self.flight
         if not self.streamed:
-            if (seconds := flight.whole_s()) > 0:
-                yield Wait(seconds)
-            flight.first_token()
-            flight.finished()
-            yield from self.plain(self.body())
+            yield from flight.until_whole()
+            yield from self.plain(self.body(finish="abort" if flight.aborted else None))
             return
         yield Head(self.status, self.content_type, None, self.extra)
-        if (seconds := flight.first_token_s()) > 0:
-            yield Wait(seconds)
-        flight.first_token()
-        first = True
-        for burst in self.bursts():
-            if not first and (seconds := flight.next_token_s()) > 0:
-                yield Wait(seconds)
-            first = False
+        for number, burst in enumerate(self.bursts()):
+            yield from flight.until_token(number)
+            if flight.aborted:
+                break
             for event in burst:
                 yield Event(event)
-        flight.finished()
+        if flight.aborted:
+            for event in self.closing("abort"):
+                yield Event(event)
+        else:
+            flight.finished()
         yield Do.END
 
     def release(self) -> None:

@@ -49,6 +49,14 @@ class Ask:
     """The function to call, where the answer is a tool call."""
     tool_named: bool = False
     """The caller chose that function by name."""
+    tool_required: bool = False
+    """The caller wants some function to be called."""
+    temperature: float | None = None
+    top_p: float | None = None
+    limited_by: str = "max_tokens"
+    """The field that ``limit`` is from."""
+    objection: str | None = None
+    """What is wrong with it, to be said once the model and the limit are found to be right."""
 
 
 def count_tokens(content: Any) -> int:

@@ -2,35 +2,61 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import secrets
 from typing import Any
+from urllib.parse import parse_qs
 
 import msgspec
 
-from backend.simulator.answer import Answer, Fixed
+from backend.simulator.answer import Answer, Fixed, Later
 from backend.simulator.app import App
 from backend.simulator.ask import Ask
 from backend.simulator.engine import Engine
 from backend.simulator.journal import Entry
+from backend.simulator.modelled_engine import ModelledEngine, PauseMode
 from backend.simulator.numbering import numbered_arguments, numbered_text
+from backend.simulator.steps import Wait
 from backend.simulator.vllm_answers import Vllm, VllmChat, VllmCompletion
-from backend.simulator.vllm_requests import (
+from backend.simulator.vllm_refusals import (
     BUSY,
-    check_length,
+    Unworded,
+    another_media_type,
+    bad_adapter,
+    detail_body,
     invalid,
-    read_chat,
-    read_completion,
+    nowhere,
+    undecodable,
     unknown_model,
+    wrong_method,
 )
+from backend.simulator.vllm_requests import check, read_chat, read_completion
 from gateway.clock import wall_s
 from gateway.errors import RequestError
 
 VERSION = "0.32.0"
 GUARDED = ("/v1", "/v2", "/inference", "/cohere")
 """What ``--api-key`` guards (``vllm/entrypoints/serve/middleware/authenticate.py``)."""
-TEXT = b"text/plain; charset=utf-8"
-PROMETHEUS = b"text/plain; version=1.0.0; charset=utf-8"
+UNTYPED = b""
+"""What vLLM answers with text or with nothing has no content type."""
+PROMETHEUS = b"text/plain; version=%b; charset=utf-8"
+
+
+ROUTES = {
+    "/v1/chat/completions": ("POST",),
+    "/v1/completions": ("POST",),
+    "/v1/models": ("GET",),
+    "/v1/load_lora_adapter": ("POST",),
+    "/v1/unload_lora_adapter": ("POST",),
+    "/health": ("GET",),
+    "/ping": ("GET", "POST"),
+    "/metrics": ("GET", "POST"),
+    "/load": ("GET",),
+    "/version": ("GET",),
+}
+DEV_ROUTES = {"/sleep": ("POST",), "/wake_up": ("POST",), "/is_sleeping": ("GET",)}
+"""Under ``VLLM_SERVER_DEV_MODE=1`` (``vllm/entrypoints/serve/dev/sleep/api_router.py``)."""
 
 
 class _LoadAdapter(msgspec.Struct):
@@ -44,61 +70,109 @@ class _UnloadAdapter(msgspec.Struct):
 
 
 class Box(App):
-    """One vLLM server."""
+    """One vLLM server. ``dev_mode``: with the endpoints for sleep, which only a modelled engine has."""
 
     dialect = Vllm()
     generating = frozenset({"/v1/chat/completions", "/v1/completions"})
 
-    def __init__(self, engine: Engine, *, api_key: str | None, max_model_len: int, any_adapter: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        api_key: str | None,
+        max_model_len: int,
+        any_adapter: bool,
+        dev_mode: bool = False,
+    ) -> None:
         self.engine = engine
         self._api_key = api_key
         self._max_model_len = max_model_len
         self._any_adapter = any_adapter
+        self._routes = {**ROUTES, **DEV_ROUTES} if dev_mode and isinstance(engine, ModelledEngine) else ROUTES
         self._ids = random.Random()  # noqa: S311  # names of answers, not secrets
         self._created = int(wall_s())
+
+    def started(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From here on the engine runs."""
+        self.engine.run_with(loop.call_later)
+
+    def hang(self, hanging: bool) -> None:
+        """The engine stands still, or goes on."""
+        self.engine.hang(hanging)
+
+    def state(self) -> dict[str, Any]:
+        """What the engine knows of itself."""
+        return {"engine": self.engine.state()}
 
     def answer(self, entry: Entry) -> Answer:
         """The healthy answer to a request. Raises RequestError."""
         path, method = entry.path, entry.method
         if self._api_key is not None and path.startswith(GUARDED) and not self._admitted(entry):
             return Fixed(self.dialect, b'{"error":"Unauthorized"}', status=401)
-        if path in self.generating:
-            if method != "POST":
-                raise RequestError(405, "Method Not Allowed", type="Method Not Allowed")
-            return self._generate(entry)
-        if method == "GET":
+        methods = self._routes.get(path)
+        if methods is None:
+            raise nowhere()
+        if method not in methods:
+            raise wrong_method()
+        match path:
+            case "/v1/models":
+                return self._json({"object": "list", "data": self._models()})
+            case "/health" | "/ping":
+                return Fixed(self.dialect, b"", content_type=UNTYPED)
+            case "/metrics":
+                # As prometheus_client chooses: the newer format for who takes anything, the older for who does not say.
+                version = b"1.0.0" if b"*/*" in (entry.header(b"accept") or b"") else b"0.0.4"
+                metrics = self.engine.render_metrics(wall_s())
+                return Fixed(self.dialect, metrics, content_type=PROMETHEUS % version)
+            case "/load":
+                return self._json({"server_load": self.engine.running})
+            case "/version":
+                return self._json({"version": VERSION})
+            case "/v1/load_lora_adapter":
+                return self._load(self._read(entry, _LoadAdapter))
+            case "/v1/unload_lora_adapter":
+                return self._unload(self._read(entry, _UnloadAdapter))
+        if isinstance(self.engine, ModelledEngine):
             match path:
-                case "/v1/models":
-                    return self._json({"object": "list", "data": self._models()})
-                case "/health" | "/ping":
-                    return Fixed(self.dialect, b"", content_type=TEXT)
-                case "/metrics":
-                    return Fixed(self.dialect, self.engine.render_metrics(wall_s()), content_type=PROMETHEUS)
-                case "/load":
-                    return self._json({"server_load": self.engine.running})
-                case "/version":
-                    return self._json({"version": VERSION})
-        elif method == "POST" and path == "/v1/load_lora_adapter":
-            return self._load(self._read(entry, _LoadAdapter))
-        elif method == "POST" and path == "/v1/unload_lora_adapter":
-            return self._unload(self._read(entry, _UnloadAdapter))
-        raise RequestError(404, "Not Found", type="Not Found")
+                case "/sleep":
+                    return self._sleep(self.engine, entry)
+                case "/wake_up":
+                    tags = parse_qs(entry.query).get("tags")
+                    status = "awake" if self.engine.wake_up(tags) else "sleeping"
+                    return self._json({"status": status, "tags": tags})
+                case "/is_sleeping":
+                    return self._json({"is_sleeping": self.engine.is_sleeping})
+        return self._generate(entry)
+
+    def refusal(self, error: RequestError) -> Answer:
+        """In vLLM's envelope, but for what vLLM does not see."""
+        if isinstance(error, Unworded):
+            return Fixed(self.dialect, detail_body(error), status=error.status)
+        return super().refusal(error)
 
     def _generate(self, entry: Entry) -> Answer:
         self._check_json(entry)
         chat = entry.path == "/v1/chat/completions"
-        ask = read_chat(entry.body) if chat else read_completion(entry.body)
+        # Tests of other things than requests may leave the conversation out.
+        lenient = not isinstance(self.engine, ModelledEngine)
+        ask = read_chat(entry.body, may_be_empty=lenient) if chat else read_completion(entry.body)
         name = ask.model or self.engine.base
         entry.model = name
         if not self.engine.serves(name):
             if not self._any_adapter:
                 raise unknown_model(name, self.engine.base)
             self.engine.adapters[name] = f"/adapters/{name}"
-        check_length(ask, self._max_model_len)
+        check(ask, self._max_model_len)
         length = self.engine.pace.tokens
         numbered = numbered_text if ask.tool is None else numbered_arguments
         said = numbered(name, length, ask.limit)
-        flight = self.engine.admit(name, prompt_tokens=ask.prompt_tokens, tokens=len(said.tokens), finish=said.finish)
+        flight = self.engine.admit(
+            name,
+            prompt_tokens=ask.prompt_tokens,
+            tokens=len(said.tokens),
+            finish=said.finish,
+            sequences=ask.n * ask.prompts,
+        )
         if flight is None:
             raise RequestError(503, BUSY, type="Service Unavailable")
         shape = VllmChat if chat else VllmCompletion
@@ -124,50 +198,89 @@ class Box(App):
 
     def _models(self) -> list[dict[str, Any]]:
         base = self.engine.base
-        card = {"object": "model", "created": self._created, "owned_by": "vllm"}
+        known: list[tuple[str, str, str | None, int | None]] = [(base, base, None, self._max_model_len)]
+        known += [(name, path, base, None) for name, path in self.engine.adapters.items()]
         return [
-            {"id": base, **card, "root": base, "parent": None, "max_model_len": self._max_model_len, "permission": []},
-            *(
-                {"id": name, **card, "root": path, "parent": base, "max_model_len": None, "permission": []}
-                for name, path in self.engine.adapters.items()
-            ),
+            {
+                "id": name,
+                "object": "model",
+                "created": self._created,
+                "owned_by": "vllm",
+                "root": root,
+                "parent": parent,
+                "max_model_len": longest,
+                "permission": [self._permission()],
+            }
+            for name, root, parent, longest in known
         ]
+
+    def _permission(self) -> dict[str, Any]:
+        return {
+            "id": f"modelperm-{self._ids.getrandbits(64):016x}",
+            "object": "model_permission",
+            "created": self._created,
+            "allow_create_engine": False,
+            "allow_sampling": True,
+            "allow_logprobs": True,
+            "allow_search_indices": False,
+            "allow_view": True,
+            "allow_fine_tuning": False,
+            "organization": "*",
+            "group": None,
+            "is_blocking": False,
+        }
 
     def _load(self, wanted: _LoadAdapter) -> Answer:
         name = wanted.lora_name
         if not name or not wanted.lora_path:
-            raise RequestError(400, "Both 'lora_name' and 'lora_path' must be provided.", type="InvalidUserInput")
+            raise bad_adapter("Both 'lora_name' and 'lora_path' must be provided.")
         if name == self.engine.base:
-            message = f"The lora adapter '{name}' conflicts with a served base model."
-            raise RequestError(400, message, type="InvalidUserInput")
+            raise bad_adapter(f"The lora adapter '{name}' conflicts with a served base model.")
         if name in self.engine.adapters and not wanted.load_inplace:
-            message = (
+            raise bad_adapter(
                 f"The lora adapter '{name}' has already been loaded. If you want to load the adapter in place, "
                 "set 'load_inplace' to True."
             )
-            raise RequestError(400, message, type="InvalidUserInput")
-        self.engine.adapters[name] = wanted.lora_path
-        return Fixed(self.dialect, f"Success: LoRA adapter '{name}' added successfully.".encode(), content_type=TEXT)
+        seconds = self.engine.load(name, wanted.lora_path)
+        said = f"Success: LoRA adapter '{name}' added successfully.".encode()
+        if seconds > 0:
+            return Later(self.dialect, said, after=Wait(seconds), content_type=UNTYPED)
+        return Fixed(self.dialect, said, content_type=UNTYPED)
 
     def _unload(self, wanted: _UnloadAdapter) -> Answer:
         name = wanted.lora_name
+        if not name:
+            raise bad_adapter("'lora_name' needs to be provided to unload a LoRA adapter.")
         if name not in self.engine.adapters:
             raise RequestError(404, f"The lora adapter '{name}' cannot be found.", type="NotFoundError")
-        del self.engine.adapters[name]
-        return Fixed(self.dialect, f"Success: LoRA adapter '{name}' removed successfully.".encode(), content_type=TEXT)
+        self.engine.unload(name)
+        return Fixed(
+            self.dialect, f"Success: LoRA adapter '{name}' removed successfully.".encode(), content_type=UNTYPED
+        )
+
+    def _sleep(self, engine: ModelledEngine, entry: Entry) -> Answer:
+        query = parse_qs(entry.query)
+        level = query.get("level", ["1"])[0]
+        if level not in ("0", "1", "2"):
+            raise invalid("Input should be an integer from 0 to 2", param="query.level")
+        try:
+            mode = msgspec.convert(query.get("mode", ["abort"])[0], PauseMode)
+        except msgspec.ValidationError as error:
+            raise invalid(str(error), param="query.mode") from None
+        body = msgspec.json.encode({"status": "sleeping", "level": int(level)})
+        return Later(self.dialect, body, after=engine.sleep(int(level), mode))
 
     def _check_json(self, entry: Entry) -> None:
         kind = (entry.header(b"content-type") or b"").partition(b";")[0].strip().lower()
         if kind != b"application/json":
-            message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
-            raise RequestError(400, message, type="Bad Request")
+            raise another_media_type()
 
     def _read(self, entry: Entry, shape: type[Any]) -> Any:
         self._check_json(entry)
         try:
             return msgspec.json.decode(entry.body, type=shape)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise invalid(str(error), param="body") from None
+            raise undecodable(entry.body, error) from None
 
     def _json(self, value: Any) -> Answer:
         return Fixed(self.dialect, msgspec.json.encode(value))

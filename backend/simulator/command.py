@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from backend.simulator.box import Box
-from backend.simulator.engine import Engine, Pace
+from backend.simulator.engine import Pace
+from backend.simulator.engine_knobs import BadKnobs, ModelKnobs, make_engine
 from backend.simulator.faults import BadRule
 from backend.simulator.serve import rules_from, run, tls_context
 from backend.simulator.server import Loading, ServerSettings
@@ -40,6 +40,26 @@ def simulate_box(
     max_num_queued_reqs: Annotated[
         int | None, typer.Option(help="Requests in flight beyond which it says 503.", min=0)
     ] = None,
+    faithful: Annotated[
+        bool,
+        typer.Option(
+            help="Model vLLM's scheduler, its LoRA slots, KV cache and step times, instead of one fixed pace for "
+            "everybody. Any of the knobs below switches it on too; without a value they are an 8B on an A100."
+        ),
+    ] = False,
+    max_cpu_loras: Annotated[int | None, typer.Option(help="Adapters in the CPU pool [--max-loras].", min=1)] = None,
+    max_num_seqs: Annotated[int | None, typer.Option(help="Sequences that run at once [256].", min=1)] = None,
+    max_num_batched_tokens: Annotated[int | None, typer.Option(help="Tokens of one step [2048].", min=1)] = None,
+    kv_cache_tokens: Annotated[int | None, typer.Option(help="Tokens in the KV cache [400000].", min=16)] = None,
+    swap_ms: Annotated[float | None, typer.Option(help="An adapter from the pool to a slot [40].", min=0)] = None,
+    disk_load_ms: Annotated[float | None, typer.Option(help="From disk to the pool [400].", min=0)] = None,
+    prefill_tokens_per_s: Annotated[float | None, typer.Option(help="Prompt tokens a second [10000].", min=1)] = None,
+    decode_ms: Annotated[float | None, typer.Option(help="Any step [1.3].", min=0.001)] = None,
+    decode_ms_per_seq: Annotated[float | None, typer.Option(help="Of each sequence [0.23].", min=0)] = None,
+    decode_ms_per_adapter: Annotated[float | None, typer.Option(help="Of each adapter [0.02].", min=0)] = None,
+    server_dev_mode: Annotated[
+        bool, typer.Option(help="With /sleep, /wake_up and /is_sleeping; implies --faithful.")
+    ] = False,
     start_delay_s: Annotated[float, typer.Option(help="How long it loads before it answers.", min=0)] = 0.0,
     loading: Annotated[Loading, typer.Option(help="What it does while it loads.")] = Loading.UNAVAILABLE,
     shutdown_timeout_s: Annotated[
@@ -56,16 +76,37 @@ def simulate_box(
 ) -> None:
     """A vLLM box without a GPU: numbered answers, and faults on demand at /simulator/faults."""
 
+    knobs = ModelKnobs(
+        max_cpu_loras=max_cpu_loras,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        kv_cache_tokens=kv_cache_tokens,
+        swap_ms=swap_ms,
+        disk_load_ms=disk_load_ms,
+        prefill_tokens_per_s=prefill_tokens_per_s,
+        decode_ms=decode_ms,
+        decode_ms_per_seq=decode_ms_per_seq,
+        decode_ms_per_adapter=decode_ms_per_adapter,
+    )
+
     def app() -> Box:
-        engine = Engine(
+        engine = make_engine(
+            knobs,
+            modelled=faithful or server_dev_mode,
             base=base_model,
             adapters={name: f"/adapters/{name}" for name in adapter or ()},
             pace=Pace(ttft_ms / 1000, itl_ms / 1000, tokens),
             max_loras=max_loras,
             max_queued=max_num_queued_reqs,
-            clock=time.monotonic,
+            max_model_len=max_model_len,
         )
-        return Box(engine, api_key=api_key, max_model_len=max_model_len, any_adapter=any_adapter)
+        return Box(
+            engine,
+            api_key=api_key,
+            max_model_len=max_model_len,
+            any_adapter=any_adapter,
+            dev_mode=server_dev_mode,
+        )
 
     try:
         settings = ServerSettings(
@@ -81,7 +122,7 @@ def simulate_box(
             tls=tls_context(certfile, keyfile),
         )
         run(app, settings, name=name, rules=rules_from(fault or []), exit_with_stdin=exit_with_stdin)
-    except BadRule as error:
+    except (BadRule, BadKnobs) as error:
         sys.stderr.write(f"failsoft simulate-box: {error}\n")
         raise typer.Exit(MISUSE) from None
     except OSError as error:

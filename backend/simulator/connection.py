@@ -8,7 +8,6 @@ import signal
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterator
 from itertools import chain
 from typing import Protocol, cast
 
@@ -16,7 +15,7 @@ import httptools
 
 from backend.simulator.answer import Answer, Generated
 from backend.simulator.journal import Entry
-from backend.simulator.steps import Body, Do, Event, Head, Raw, Script, Step, Wait, chunk, head_bytes
+from backend.simulator.steps import Body, Do, Event, Head, Raw, Script, Step, Until, Wait, chunk, dripped, head_bytes
 
 BURST = 64
 """So many steps in a row, then others get their turn."""
@@ -56,6 +55,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_answer",
+        "_awaited",
         "_chunked",
         "_due",
         "_entry",
@@ -89,6 +89,7 @@ class Connection(asyncio.Protocol):
         self._reading: Entry | None = None
         self._entry: Entry | None = None
         self._answer: Answer | None = None
+        self._awaited: Until | None = None
         self._script: Script | None = None
         self._chunked = False
         self._paused = False
@@ -201,6 +202,7 @@ class Connection(asyncio.Protocol):
         if self.closed or entry is None or not isinstance(answer, Generated):
             return
         self._stop_timer()
+        self._awaited = None
         if entry.status is None:
             self._script = answer.plain(answer.body(finish="abort"))
         else:
@@ -240,7 +242,7 @@ class Connection(asyncio.Protocol):
             return
         out: list[bytes] = []
         for _ in range(BURST):
-            if self._paused or self._host.holds(self, entry):
+            if self._paused or self._host.holds(self, entry) or self._awaits():
                 self._send(out)
                 return
             step: Step = next(script, Do.END)
@@ -255,6 +257,8 @@ class Connection(asyncio.Protocol):
                 else:
                     self._wait(step.seconds)
                 return
+            elif isinstance(step, Until):
+                self._awaited = step
             elif isinstance(step, Body):
                 if step.data:
                     out.append(chunk(step.data) if self._chunked else step.data)
@@ -265,7 +269,7 @@ class Connection(asyncio.Protocol):
                 if not step.every_s:
                     out.append(data)
                 else:
-                    self._script = script = chain(_dripped(data, step.every_s), script)
+                    self._script = script = chain(dripped(data, step.every_s), script)
             elif isinstance(step, Raw):
                 out.append(step.data)
             elif step is Do.END:
@@ -280,6 +284,16 @@ class Connection(asyncio.Protocol):
                 return
         self._send(out)
         self._timer = self._loop.call_soon(self._play)
+
+    def _awaits(self) -> bool:
+        awaited = self._awaited
+        if awaited is None:
+            return False
+        if awaited.signal.count < awaited.count:
+            awaited.signal.when_it_grows(self.go_on)
+            return True
+        self._awaited = None
+        return False
 
     def _send(self, out: list[bytes]) -> None:
         if out and not self.closed:
@@ -318,7 +332,7 @@ class Connection(asyncio.Protocol):
 
     def _finish(self, *, client_left: bool) -> None:
         entry, answer = self._entry, self._answer
-        self._entry = self._answer = self._script = None
+        self._entry = self._answer = self._script = self._awaited = None
         self._stop_timer()
         if entry is not None:
             self._host.over(entry, answer, client_left=client_left)
@@ -332,9 +346,3 @@ class Connection(asyncio.Protocol):
         text = b"Invalid HTTP request received."
         self.transport.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: %d\r\n\r\n%b" % (len(text), text))
         self.transport.close()
-
-
-def _dripped(data: bytes, every_s: float) -> Iterator[Step]:
-    for byte in data:
-        yield Raw(byte.to_bytes(1, "big"))
-        yield Wait(every_s)

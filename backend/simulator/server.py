@@ -82,6 +82,7 @@ class Server:
     async def start(self) -> None:
         """Open both ports. Raises OSError."""
         settings = self._settings
+        self._app.started(self.loop)
         self._control_listener = await self.loop.create_server(
             self._connection, sock=listening_socket(settings.host, settings.control_port)
         )
@@ -137,6 +138,7 @@ class Server:
             "frozen": self._frozen,
             "loading": self._loading is not None,
             "draining": self._draining,
+            **self._app.state(),
         }
 
     # What connections ask of their host
@@ -214,6 +216,7 @@ class Server:
         freeze = self._rules.server_fault("freeze")
         self._frozen = freeze is not None
         self._frozen_healthy = freeze is not None and bool(freeze.parameters.get("healthy"))
+        self._app.hang(self._frozen)
         self._release_held()
         self._later(freeze, self._thaw)
         refuse = self._rules.server_fault("refuse")
@@ -229,6 +232,7 @@ class Server:
 
     def _thaw(self) -> None:
         self._frozen = False
+        self._app.hang(False)
         self._release_held()
 
     def _release_held(self) -> None:

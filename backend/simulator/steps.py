@@ -6,7 +6,7 @@ may look at the state of its engine at the time when it matters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TypeAlias
@@ -21,6 +21,7 @@ class Head:
 
     status: int
     content_type: bytes
+    """Empty for none."""
     length: int | None = None
     extra: bytes = b""
     """More header lines, each with its line end."""
@@ -56,6 +57,35 @@ class Wait:
     seconds: float | None
 
 
+class Signal:
+    """A count that grows, and one script that may wait for it."""
+
+    __slots__ = ("_woken", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._woken: Callable[[], None] | None = None
+
+    def reach(self, count: int) -> None:
+        """The count is ``count`` from here on; whoever waited is told to look again."""
+        self.count = count
+        woken, self._woken = self._woken, None
+        if woken is not None:
+            woken()
+
+    def when_it_grows(self, woken: Callable[[], None]) -> None:
+        """Call ``woken`` once, when the count has grown."""
+        self._woken = woken
+
+
+@dataclass(slots=True)
+class Until:
+    """Do nothing until ``signal`` has come to ``count``."""
+
+    signal: Signal
+    count: int
+
+
 class Do(Enum):
     """Steps without anything to say."""
 
@@ -69,7 +99,7 @@ class Do(Enum):
     """Kill the whole process, as the kernel does it (SIGKILL)."""
 
 
-Step: TypeAlias = Head | Event | Body | Raw | Wait | Do
+Step: TypeAlias = Head | Event | Body | Raw | Wait | Until | Do
 Script: TypeAlias = Iterator[Step]
 
 REASONS = {
@@ -96,11 +126,11 @@ REASONS = {
 def head_bytes(head: Head, server: bytes) -> bytes:
     """The header block as it goes over the wire; ``server`` names the software."""
     framing = b"transfer-encoding: chunked" if head.length is None else b"content-length: %d" % head.length
-    return b"HTTP/1.1 %d %b\r\nserver: %b\r\ncontent-type: %b\r\n%b%b\r\n\r\n" % (
+    return b"HTTP/1.1 %d %b\r\nserver: %b\r\n%b%b%b\r\n\r\n" % (
         head.status,
         REASONS.get(head.status, b""),
         server,
-        head.content_type,
+        b"content-type: %b\r\n" % head.content_type if head.content_type else b"",
         head.extra,
         framing,
     )
@@ -109,3 +139,10 @@ def head_bytes(head: Head, server: bytes) -> bytes:
 def chunk(data: bytes) -> bytes:
     """One chunk of the chunked coding."""
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def dripped(data: bytes, every_s: float) -> Script:
+    """``data`` byte by byte, one each ``every_s``."""
+    for byte in data:
+        yield Raw(byte.to_bytes(1, "big"))
+        yield Wait(every_s)

@@ -12,7 +12,7 @@ from backend.simulator.answer import Dialect, Generated
 from backend.simulator.ask import Ask
 from backend.simulator.engine import Flight
 from backend.simulator.numbering import Numbered
-from backend.simulator.vllm_requests import BUSY
+from backend.simulator.vllm_refusals import BUSY
 
 FINGERPRINT = "vllm-0.32.0-5117f5a9"
 DONE = b"data: [DONE]\n\n"
@@ -166,7 +166,7 @@ class VllmChat(VllmAnswer):
     def finish_event(self, index: int, finish: str, last: bytes | None = None) -> bytes:
         """``tool_calls`` for a call that the model chose, ``stop`` for one that was named, as OpenAI has it."""
         if self.ask.tool is None:
-            delta = b'{"content":"%b"}' % (last or b"")
+            delta = b'{"content":"%b"}' % last if last is not None else b"{}"
         else:
             delta = b"{}" if last is None else self._last_arguments(index, last)
         ending = b'%b,"logprobs":null,"finish_reason":"%b","stop_reason":null,"token_ids":null}]%b}\n\n'
@@ -220,7 +220,7 @@ class VllmChat(VllmAnswer):
             "function_call": None,
         }
         if self.ask.tool is not None:
-            message["content"] = "" if self.ask.tool_named else None
+            message["content"] = "" if self.ask.tool_named or self.ask.tool_required else None
             call = {"name": self.ask.tool, "arguments": text}
             message["tool_calls"] = [{"id": self._call_id(index), "type": "function", "function": call}]
         return {**message, "reasoning": None}

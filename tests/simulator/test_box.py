@@ -135,16 +135,15 @@ async def test_a_prompt_that_is_too_long_gets_a_400_about_input_tokens(sdk: Asyn
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        (b"{oops", "body"),
+        (b"{oops", "body.1"),
         (b"[]", "body"),
         (b'{"messages":"hi"}', "body.messages"),
-        (b'{"messages":[{"content":"hi"}]}', "body.messages.0.role"),
-        (b'{"messages":[],"max_tokens":0}', "max_tokens"),
-        (b'{"messages":[],"n":0}', "n"),
-        (b'{"messages":[],"stream_options":{}}', "stream_options"),
-        (b'{"messages":[],"tool_choice":"required"}', "tools"),
+        (b'{"messages":[{"content":"hi"}]}', "body.messages.0.ChatCompletionDeveloperMessageParam.role"),
+        (b'{"messages":[{"role":"user"}],"max_tokens":0}', "max_tokens"),
+        (b'{"messages":[{"role":"user"}],"n":0}', None),
+        (b'{"messages":[],"stream_options":{"include_usage":true}}', "stream_options"),
+        (b'{"messages":[],"tool_choice":"required"}', "tool_choice"),
         (b'{"messages":[],"continue_final_message":true}', None),
-        (b'{"messages":[{"role":"\xff"}]}', "body"),
     ],
 )
 async def test_a_wrong_body_gets_a_400_in_vllm_s_envelope(client: RawClient, body: bytes, param: str | None) -> None:
@@ -154,6 +153,11 @@ async def test_a_wrong_body_gets_a_400_in_vllm_s_envelope(client: RawClient, bod
     assert not seen.violations
     assert seen.error is not None
     assert (seen.error["param"], seen.error["code"]) == (param, 400)
+
+
+async def test_a_body_that_is_no_utf8_gets_a_400_without_an_envelope(client: RawClient) -> None:
+    answer = await client.ask("/v1/chat/completions", b'{"messages":[{"role":"\xff"}]}')
+    assert (answer.status, answer.body) == (400, b'{"detail":"There was an error parsing the body"}')
 
 
 async def test_another_content_type_is_refused(client: RawClient) -> None:
