@@ -254,7 +254,8 @@ class Box:
     def _box_or_adapter_failed(self, permit: Permit, error: UpstreamError, now: float) -> None:
         """What only one adapter's attempts run into is that adapter's, and once the box's, who would be told of it."""
         adapter = permit.adapter
-        if adapter is not None and is_one_adapters(error):
+        # Late failures of an outage that the box was found to be at fault for are not the adapter's.
+        if adapter is not None and is_one_adapters(error) and permit.box_permit.epoch == self.breaker.epoch:
             self.pairs.failed(adapter, permit.pair_permit, now)
             if adapter in self._failing:
                 return

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections.abc import Callable
 
 from gateway.clock import wall_s
@@ -100,6 +101,7 @@ class Probe:
         self._look_again = asyncio.Event()
         self._last_probe: float | None = None
         self._unanswered = 0
+        self._looked_at = -math.inf
         fields = {
             "model": box.base_model,
             "messages": [{"role": "user", "content": "ping"}],
@@ -116,6 +118,7 @@ class Probe:
         jitter = self._random()
         while True:
             self._look_again.clear()
+            await self.look_for_missing()
             breaker = self._box.breaker
             wait_s = (
                 next_probe_at(
@@ -160,16 +163,20 @@ class Probe:
             self._ended("ok", now - began)
             box.load.probed(now - began)
             await _finish(exchange, now + DRAIN_S)
-        if box.pairs.overdue(loop.time()):
-            await self._look_for_missing()
 
-    async def _look_for_missing(self) -> None:
-        box = self._box
+    async def look_for_missing(self) -> None:
+        """If it is time, ask which adapters the box lists, as one that it lacked may be there again.
+
+        A box that is busy with others is never probed, and may be nobody's first choice for the one that it lacked.
+        """
+        box, now = self._box, asyncio.get_running_loop().time()
+        if not box.pairs.overdue(now) or not box.breaker.closed or now < self._looked_at + INTERVAL_S:
+            return
+        self._looked_at = now
         try:
-            until = asyncio.get_running_loop().time() + self._timeout_s
-            box.pairs.listed(await listed_adapters(box.pool, box.spec, until))
+            box.pairs.listed(await listed_adapters(box.pool, box.spec, now + self._timeout_s))
         except UpstreamError as error:
-            # It gave a token a moment ago: that it does not list its adapters as well moves no breaker.
+            # It answers others: that it does not list its adapters as well moves no breaker.
             log.info("%s does not list its adapters: %s", box.name, error)
 
     async def _ask(self, until: float) -> Exchange:

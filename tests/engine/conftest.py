@@ -12,7 +12,7 @@ import pytest
 
 from backend.launch import ENGINE_PYTHON, BoxPlan, VllmBox, free_port
 from backend.tiny_model.artefacts import TinyModel, ensure
-from tests.engine.fleet import CUSTOMERS, GENERIC_MODEL, EngineFleet, request, write_policies
+from tests.engine.fleet import ADMIN_TOKEN, CUSTOMERS, GENERIC_MODEL, EngineFleet, request, write_policies
 from tests.support.processes import Processes, Simulator
 
 PROVIDER_KEY: Final = "sk-of-the-provider"
@@ -77,7 +77,9 @@ def gateway_url(
     state = tmp_path_factory.mktemp("state")
     command = [sys.executable, "-m", "gateway.cli", "serve", "--port", "0"]
     command += ["--policies", str(policies), "--state", str(state)]
-    gateway = session_processes.command(command, name="gateway", env={"PROVIDER_KEY": PROVIDER_KEY})
+    gateway = session_processes.command(
+        command, name="gateway", env={"PROVIDER_KEY": PROVIDER_KEY, "FAILSOFT_ADMIN_TOKEN": ADMIN_TOKEN}
+    )
     gateway.wait_ready(lambda: "failsoft listens on " in gateway.output)
     return gateway.output.partition("failsoft listens on ")[2].split()[0]
 

@@ -31,6 +31,7 @@ async def test_the_other_box_answers_when_one_lacks_the_adapter(
     answer = await engine.ask(HOOLI, stream=stream)
     seen = engine.judge(answer, HOOLI)
     assert seen.violations == []
+    assert seen.degraded is None
     assert seen.text == engine.own_answers[HOOLI.adapter]
     assert answer.headers["x-failsoft-served-by"] == f"box:{other(engine, favourite)}"
 

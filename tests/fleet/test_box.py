@@ -178,6 +178,17 @@ def test_what_only_one_adapter_runs_into_keeps_only_that_adapter_away(box: Box, 
     assert box.condition("acme_v3", 1) is None
 
 
+def test_the_late_failures_of_an_outage_are_not_held_against_the_adapters(box: Box) -> None:
+    late = [let_in(box) for _ in range(5)]
+    for _ in range(3):
+        fail(box, ConnectionLost("reset"))
+    for permit in late:
+        permit.failed(UpstreamStatus(500), 0)
+    token_comes(box, 1)
+    assert box.condition("acme_v3", 1) is None
+    assert box.pairs.failing() == {}
+
+
 def test_a_connection_that_breaks_off_is_the_boxs_fault_whoever_asked(box: Box) -> None:
     for _ in range(3):
         fail(box, ConnectionLost("reset"))

@@ -321,13 +321,24 @@ async def test_an_adapter_that_was_missing_is_looked_for_where_nobody_asks_for_i
         permit = box.admit(adapter, 0)
         assert permit is not None
         permit.failed(UpstreamStatus(404), 0)
-    await probe.once()
-    assert box.pairs.missing().keys() == {"acme_v3", "globex_v1"}, "the listing was no JSON: nothing is known"
     server.answers[b"/v1/models"] = status(200, json.dumps({"data": [{"id": "base"}, {"id": "acme_v3"}]}))
-    await probe.once()
+    await probe.look_for_missing()
     assert box.pairs.missing().keys() == {"globex_v1"}
     assert {alarm.subject for alarm in watchers.alarms.current()} == {"a/globex_v1"}
     assert b"authorization: Bearer box-key\r\n" in server.requests[-1][0]
+    assert box.breaker.closed
+    asked = len(server.requests)
+    await probe.look_for_missing()
+    assert len(server.requests) == asked, "at most once in an interval"
+
+
+async def test_a_listing_that_is_none_says_nothing(make_probe: MakeProbe, start_box: StartBox) -> None:
+    box, probe = make_probe(await start_box(status(200, "<html>")))
+    permit = box.admit("acme_v3", 0)
+    assert permit is not None
+    permit.failed(UpstreamStatus(404), 0)
+    await probe.look_for_missing()
+    assert box.pairs.missing().keys() == {"acme_v3"}
     assert box.breaker.closed
 
 
