@@ -74,14 +74,14 @@ def compiled(
 
 
 class Plane:
-    """Serves ``policy`` as ``current`` says it is; ``change`` puts another in force."""
+    """Serves ``policy`` as ``current`` says it is; ``change`` puts another in force. ``watching``: the boxes are."""
 
-    def __init__(self, policy: CompiledPolicy, *, state_dir: Path, **options: Any) -> None:
+    def __init__(self, policy: CompiledPolicy, *, state_dir: Path, watching: bool = False, **options: Any) -> None:
         self.current = policy
         self.metrics = GatewayMetrics(Registry())
         self.events = Events(1000)
         self.alarms = Alarms(self.metrics, self.events)
-        self.fleets = Fleets(metrics=self.metrics, alarms=self.alarms, events=self.events, probing=False)
+        self.fleets = Fleets(metrics=self.metrics, alarms=self.alarms, events=self.events, probing=watching)
         self.providers = Providers(state_dir=state_dir, alarms=self.alarms)
         record = Record(self.metrics, self.events, self.alarms)
         self.dataplane = DataPlane(self, self.fleets, Asker(self.providers), record, **options)
