@@ -20,6 +20,7 @@ from gateway.dataplane.listener import QuietServer, uvicorn_config
 from gateway.dataplane.record import Record
 from gateway.errors import FailsoftError
 from gateway.fleet.fleet import Fleets
+from gateway.fleet.hosted import Hosted
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.log import log_event
@@ -79,9 +80,13 @@ class Gateway:
         )
         self._fleets = Fleets(metrics=self._metrics, alarms=self._alarms, events=self._events)
         self._providers = Providers(state_dir=settings.state_dir, alarms=self._alarms)
+        self._hosted = Hosted(metrics=self._metrics, alarms=self._alarms, events=self._events)
         self._registry.before_render(lambda: self._metrics.policy_source.replace({(self._follower.source,): 1}))
         self._dataplane = DataPlane(
-            self._follower, self._fleets, Asker(self._providers), Record(self._metrics, self._events, self._alarms)
+            self._follower,
+            self._fleets,
+            Asker(self._providers, self._hosted),
+            Record(self._metrics, self._events, self._alarms),
         )
 
     def stop(self) -> None:
@@ -142,6 +147,7 @@ class Gateway:
         sources = ControlSources(
             policies=self._follower,
             fleets=self._fleets,
+            hosted=self._hosted,
             registry=self._registry,
             alarms=self._alarms,
             events=self._events,
@@ -168,6 +174,7 @@ class Gateway:
     def _took_effect(self, policy: CompiledPolicy) -> None:
         self._fleets.follow(policy)
         self._providers.follow(policy)
+        self._hosted.follow(policy)
         self._metrics.policy_version.set(policy.version)
         self._metrics.policy_applied_timestamp_seconds.set(policy.created_s)
         self._events.add(

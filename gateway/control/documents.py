@@ -8,8 +8,10 @@ from typing import Any
 
 from gateway.control.sources import SNAPSHOT, ControlSources
 from gateway.fleet.box import Box
+from gateway.fleet.hosted import Hosted
+from gateway.fleet.provider_health import ProviderHealth
 from gateway.observe.metrics import NOT_DEGRADED
-from gateway.policy.compiled import ApiKey, BaseStep, CompiledPolicy, CustomerPolicy, ProviderStep, Step
+from gateway.policy.compiled import ApiKey, BaseStep, CompiledPolicy, CustomerPolicy, ProviderSpec, ProviderStep, Step
 
 READY_AFTER_S = 3.0
 """A box that does not answer its first probe keeps the gateway from being ready no longer than this (design)."""
@@ -44,7 +46,7 @@ def status(sources: ControlSources) -> Document:
         "uptime_s": round(sources.uptime_s, 1),
         "policy": None if policy is None else _policy(policy, sources.policies.source),
         "boxes": [_box(box, now) for box in sources.fleets.all()],
-        "providers": [] if policy is None else _providers(policy),
+        "providers": [] if policy is None else _providers(policy, sources.hosted, now),
         "alarms": [alarm.as_json() for alarm in sources.alarms.current()],
         "requests": _requests(sources),
         "newest_event": sources.events.newest,
@@ -113,16 +115,21 @@ def _pairs(retry_at: Mapping[str, float], now: float) -> list[Document]:
     ]
 
 
-def _providers(policy: CompiledPolicy) -> list[Document]:
-    return [
-        {
-            "name": provider.name,
-            "model": provider.model,
-            "api_base": provider.api_base,
-            "unavailable": provider.unavailable,
-        }
-        for provider in policy.providers.values()
-    ]
+def _providers(policy: CompiledPolicy, hosted: Hosted, now: float) -> list[Document]:
+    return [_provider(provider, hosted.of(provider), now) for provider in policy.providers.values()]
+
+
+def _provider(provider: ProviderSpec, health: ProviderHealth, now: float) -> Document:
+    retry_at = health.retry_at
+    return {
+        "name": provider.name,
+        "model": provider.model,
+        "api_base": provider.api_base,
+        "state": health.state(now) if provider.unavailable is None else "unavailable",
+        "unavailable": provider.unavailable,
+        "retry_in_s": None if retry_at is None else round(max(0.0, retry_at - now), 3),
+        "last_error": health.last_error,
+    }
 
 
 def _requests(sources: ControlSources) -> Document:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.fleet.fleet import Fleets
+from gateway.fleet.hosted import Hosted
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import Registry
@@ -31,10 +32,11 @@ class Policies(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ControlSources:
-    """Everything the control plane shows. ``clock`` is monotonic and the one of the fleets' breakers, in seconds."""
+    """Everything the control plane shows. ``clock`` is monotonic and the one of the breakers, in seconds."""
 
     policies: Policies
     fleets: Fleets
+    hosted: Hosted
     registry: Registry
     alarms: Alarms
     events: Events

@@ -19,7 +19,8 @@ from gateway.dataplane.request import Request
 from gateway.dataplane.stream_guard import Reshape, StreamGuard
 from gateway.errors import FailsoftError, InternalFault, NotAdmitted, ProtocolError, UpstreamError, UpstreamStatus
 from gateway.fleet.box import Box
-from gateway.fleet.permit import Permit
+from gateway.fleet.hosted import Hosted
+from gateway.fleet.permit import Held, Permit
 from gateway.policy.compiled import ProviderStep
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.pool import Pool
@@ -45,7 +46,7 @@ class Answer:
     mark: Mark | None
     exchange: Exchange | None = None
     guard: StreamGuard | None = None
-    permit: Permit | None = None
+    permit: Held | None = None
 
     def abort(self, error: UpstreamError) -> None:
         """Have a stream break with ``error``; one that has come to its end already stays whole."""
@@ -54,10 +55,11 @@ class Answer:
 
 
 class Asker:
-    """Asks boxes and providers. Time is the running loop's clock."""
+    """Asks boxes and providers. Time is the running loop's clock. ``hosted`` says which providers may be asked."""
 
-    def __init__(self, providers: Providers) -> None:
+    def __init__(self, providers: Providers, hosted: Hosted) -> None:
         self._providers = providers
+        self.hosted = hosted
 
     async def ask(self, request: Request, attempt: Attempt) -> Answer:
         """The answer to ``attempt``, once it is committed. Raises :class:`UpstreamError` while it still is not."""
@@ -80,24 +82,8 @@ class Asker:
         base_model = box.base_model
         body = request.body if own else msgspec.json.encode(request.fields | {"model": base_model})
         head = box.head(request.path) + _request_id(request, attempt)
-        loop = asyncio.get_running_loop()
-        permit = _admitted(box, request, own=own, now=loop.time(), force=attempt.forced)
-        try:
-            if request.stream:
-                answer = await self._stream(box.pool, head, body, request, attempt, None, base_model, box.pending)
-            else:
-                answer = await self._plain(box.pool, head, body, request, attempt, None, base_model, box.pending)
-        except UpstreamError as error:
-            permit.failed(error, loop.time())
-            raise
-        except BaseException:
-            permit.released()
-            raise
-        permit.succeeded(loop.time())
-        answer.permit = permit
-        if answer.exchange is None:
-            permit.released()
-        return answer
+        permit = _admitted(box, request, own=own, now=asyncio.get_running_loop().time(), force=attempt.forced)
+        return await self._ask(permit, box.pool, head, body, request, attempt, None, base_model, box.pending)
 
     async def _ask_provider(self, request: Request, attempt: Attempt, step: ProviderStep) -> Answer:
         call = self._providers.call(step, request_id=f"{request.id}-{attempt.number}")
@@ -109,9 +95,41 @@ class Asker:
             created_s=int(wall_s()),
             asked_model=step.upstream_model,
         )
-        if request.stream:
-            return await self._stream(call.pool, call.head, body, request, attempt, shape, step.upstream_model)
-        return await self._plain(call.pool, call.head, body, request, attempt, shape, step.upstream_model)
+        now = asyncio.get_running_loop().time()
+        health = self.hosted.of(step.provider)
+        permit = health.admit(now, streamed=request.stream, by_worker=not step.direct, force=attempt.forced)
+        if permit is None:
+            raise NotAdmitted(f"{step.provider.name} takes nobody while one request tries it")
+        return await self._ask(permit, call.pool, call.head, body, request, attempt, shape, step.upstream_model)
+
+    async def _ask(
+        self,
+        permit: Held,
+        pool: Pool,
+        head: bytes,
+        body: bytes,
+        request: Request,
+        attempt: Attempt,
+        shape: AnswerShape | None,
+        model: str,
+        pending: set[Exchange] | None = None,
+    ) -> Answer:
+        """Send it, and tell ``permit`` how that went. The answer to a stream holds on to it."""
+        clock = asyncio.get_running_loop().time
+        send = self._stream if request.stream else self._plain
+        try:
+            answer = await send(pool, head, body, request, attempt, shape, model, pending)
+        except UpstreamError as error:
+            permit.failed(error, clock())
+            raise
+        except BaseException:
+            permit.released()
+            raise
+        permit.succeeded(clock())
+        answer.permit = permit
+        if answer.exchange is None:
+            permit.released()
+        return answer
 
     async def _stream(
         self,

@@ -192,6 +192,7 @@ class DataPlane:
             take_retry=self._take_retry,
             unsuited=lambda step: unsuited(step, request.endpoint, request.fields),
             static_suits=lambda step: step.even_for_tools or not request.asks_for_structure,
+            providers=self._asker.hosted,
         )
         while (attempt := journey.next(clock())) is not None:
             call.attempts = attempt.number

@@ -1,20 +1,20 @@
 """One request's way through its plan: a pure machine that takes outcomes and a clock and gives the next attempt.
 
-Order: the own adapter on one box after the other, then the policy's fallback steps, then, where all failed, boxes whose
-breaker is open but which fail fast. All share the policy's ``deadline``; the own adapter leaves time in hand for the
-fallback, and each step for those behind it.
+Order: the own adapter on one box after the other, then the policy's fallback steps, then, where all failed, boxes and
+then providers whose breaker is open but which fail fast. All share the policy's ``deadline``; the own adapter leaves
+time in hand for the fallback, and each step for those behind it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from gateway.dataplane.decide import BoxView, Plan
 from gateway.dataplane.verdict import may_have_killed, public_text, reason_of
 from gateway.errors import NotAdmitted, Reason, UpstreamError
-from gateway.policy.compiled import BaseStep, CustomerPolicy, ProviderStep, StaticStep
+from gateway.policy.compiled import BaseStep, CustomerPolicy, ProviderSpec, ProviderStep, StaticStep
 
 FALLBACK_RESERVE = 1 / 3
 """Share of the deadline that the own adapter leaves to the fallback, where there is one."""
@@ -47,10 +47,21 @@ Unsuited = Callable[[ProviderStep], str | None]
 """Why a provider step cannot serve this request, or None."""
 
 
+class ProvidersView(Protocol):
+    """What a journey sees of the providers."""
+
+    def condition(self, provider: ProviderSpec, now: float) -> str | None:
+        """None where the provider may be asked; else why not, in words that a client may read."""
+
+    def is_last_resort(self, provider: ProviderSpec, now: float) -> bool:
+        """Whether it may be asked in spite of that, where nothing else is left."""
+
+
 class Journey:
     """The state of one request between its attempts.
 
-    ``take_retry`` asks the retry budget; ``unsuited`` and ``static_suits`` say which steps can serve the request.
+    ``take_retry`` asks the retry budget; ``unsuited`` and ``static_suits`` say which steps can serve the request,
+    ``providers`` which providers may be asked now.
     """
 
     __slots__ = (
@@ -66,6 +77,8 @@ class Journey:
         "_plain",
         "_plan",
         "_policy",
+        "_providers",
+        "_skipped",
         "_static_suits",
         "_step_index",
         "_take_retry",
@@ -84,6 +97,7 @@ class Journey:
         take_retry: Callable[[float], bool],
         unsuited: Unsuited,
         static_suits: Callable[[StaticStep], bool],
+        providers: ProvidersView,
     ) -> None:
         self._plan = plan
         self._policy = policy
@@ -95,6 +109,8 @@ class Journey:
         self._take_retry = take_retry
         self._unsuited = unsuited
         self._static_suits = static_suits
+        self._providers = providers
+        self._skipped: list[ProviderStep] = []
         self._now = now
         self._crashed = 0
         self._failed_boxes: set[str] = set()
@@ -127,7 +143,7 @@ class Journey:
         """``attempt`` ended with ``error``, before anything was committed."""
         if isinstance(error, NotAdmitted):
             self.started -= 1
-        else:
+        if not isinstance(error, NotAdmitted) or attempt.kind == "provider":
             self.tried.append(f"{attempt.served_by}: {public_text(error)}")
         if attempt.kind == "own" and self._first_reason is None:
             self._first_reason = reason_of(error)
@@ -164,6 +180,8 @@ class Journey:
         """Whether something else that needs time may come after this candidate."""
         if candidate.box is not None:
             return True
+        if candidate.forced:
+            return bool(self._skipped)
         steps = self._plan.steps
         here = next(i for i, step in enumerate(steps) if step is candidate.step)
         return any(not isinstance(step, StaticStep) for step in steps[here + 1 :])
@@ -172,7 +190,7 @@ class Journey:
     # would say this more shortly, and would leave a cycle behind every request: itself, held by what it holds.
 
     def _next_candidate(self) -> Attempt | None:
-        return self._next_own() or self._next_step() or self._next_last_resort()
+        return self._next_own() or self._next_step() or self._next_last_box() or self._next_last_provider()
 
     def _next_own(self) -> Attempt | None:
         number = self._own_index
@@ -202,8 +220,11 @@ class Journey:
                 self.tried.append("static: skipped: the request asks for tools or JSON")
             elif why_not := self._unsuited(step):
                 self.tried.append(f"provider:{step.provider.name}: skipped: {why_not}")
+            elif why_not := self._providers.condition(step.provider, self._now):
+                self.tried.append(f"provider:{step.provider.name}: skipped: {why_not}")
+                self._skipped.append(step)
             else:
-                return Attempt("provider", f"provider:{step.provider.name}", step=step)
+                return _provided(step)
         return None
 
     def _next_base(self) -> Attempt | None:
@@ -214,11 +235,18 @@ class Journey:
                 return Attempt("base", f"base:{box.name}", box=box)
         return None
 
-    def _next_last_resort(self) -> Attempt | None:
+    def _next_last_box(self) -> Attempt | None:
         if self._last_index >= len(self._plan.last_resort) or self._crashed >= MAX_CRASHES:
             return None
         self._last_index += 1
         return _own(self._plan.last_resort[self._last_index - 1], forced=True)
+
+    def _next_last_provider(self) -> Attempt | None:
+        while self._skipped:
+            step = self._skipped.pop(0)
+            if self._providers.is_last_resort(step.provider, self._now):
+                return _provided(step, forced=True)
+        return None
 
     def _may_retry(self) -> bool:
         if self._now >= self._own_until:
@@ -231,3 +259,7 @@ class Journey:
 
 def _own(box: BoxView, *, forced: bool = False) -> Attempt:
     return Attempt("own", f"box:{box.name}", box=box, forced=forced)
+
+
+def _provided(step: ProviderStep, *, forced: bool = False) -> Attempt:
+    return Attempt("provider", f"provider:{step.provider.name}", step=step, forced=forced)

@@ -7,6 +7,7 @@ from collections.abc import Sized
 from gateway.dataplane.attempt import Answer
 from gateway.dataplane.journey import Attempt, Journey
 from gateway.errors import InternalFault, NotAdmitted, Reason, UpstreamError, UpstreamStatus
+from gateway.fleet.hosted import UNAUTHORIZED
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import NOT_DEGRADED, GatewayMetrics, ServedByKind
@@ -41,9 +42,7 @@ class Record:
             self.defect(error, attempt.served_by)
         provider = attempt.step.provider.name if isinstance(attempt.step, ProviderStep) else None
         if provider and isinstance(error, UpstreamStatus) and error.status in (401, 403):
-            self._alarms.on(
-                "provider_unauthorized", provider, f"provider {provider} answers {error.status}: check its api_key"
-            )
+            self._alarms.on(UNAUTHORIZED, provider, f"provider {provider} answers {error.status}: check its api_key")
 
     def committed(self, customer: CustomerPolicy, answer: Answer, after_s: float) -> None:
         """An answer was committed, ``after_s`` seconds after the request was read."""
@@ -53,7 +52,7 @@ class Record:
         self._metrics.requests.inc(customer.name, KINDS[attempt.kind], reason)
         self._metrics.time_to_first_content_seconds.observe(after_s, KINDS[attempt.kind])
         if isinstance(attempt.step, ProviderStep):
-            self._alarms.off("provider_unauthorized", attempt.step.provider.name)
+            self._alarms.off(UNAUTHORIZED, attempt.step.provider.name)
         self._changed(customer, attempt)
 
     def static(self, customer: CustomerPolicy, attempt: Attempt) -> None:

@@ -8,6 +8,7 @@ from gateway.errors import (
     ConnectError,
     ConnectionLost,
     ErrorFrame,
+    NotAdmitted,
     NotConfigured,
     ProtocolError,
     Reason,
@@ -50,6 +51,7 @@ _PUBLIC: tuple[tuple[type[UpstreamError], str], ...] = (
     (ErrorFrame, "it answered with an error"),
     (Aborted, "it gave up on the request"),
     (NotConfigured, "it is not configured"),
+    (NotAdmitted, "skipped: circuit open"),
 )
 
 

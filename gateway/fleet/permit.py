@@ -25,6 +25,25 @@ class Permitter(Protocol):
         """The attempt is over; told once."""
 
 
+class Held(Protocol):
+    """What an attempt holds of its target, a box or a provider, and an answer until it has ended.
+
+    ``failed`` and ``released`` end it, and what is told after that is ignored.
+    """
+
+    def succeeded(self, now: float) -> None:
+        """Content came."""
+
+    def progressed(self, now: float) -> None:
+        """More of the answer came."""
+
+    def failed(self, error: UpstreamError, now: float) -> None:
+        """The attempt ended with ``error``, before or after its commit."""
+
+    def released(self) -> None:
+        """The attempt is over; where nothing else was said, it says nothing about its target."""
+
+
 class Permit:
     """Counted in flight until ``failed`` or ``released``, whichever comes first.
 

@@ -97,7 +97,7 @@ class GatewayMetrics:
         self.breaker_transitions = add(
             Counter(
                 "failsoft_breaker_transitions_total",
-                "Changes of a circuit breaker's state; the target is a box, or `box/adapter` pairs counted as `box/*`.",
+                "Changes of a breaker's state; the target is a box, `box/*` for its adapters, or `provider:NAME`.",
                 ("target", "to"),
             )
         )
@@ -145,6 +145,13 @@ class GatewayMetrics:
         )
         self.metrics_reads_failed = add(
             Counter("failsoft_box_metrics_failed_total", "Readings of a box's own metrics that failed.", ("box",))
+        )
+        self.provider_state = add(
+            Gauge(
+                "failsoft_provider_state",
+                "1 for the state of the provider's circuit breaker (backing_off: it said 429), 0 for the others.",
+                ("provider", "state"),
+            )
         )
         self.pool_connections = add(
             Gauge("failsoft_pool_connections", "Connections to a target, by state: idle or busy.", ("target", "state"))

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.control.app import ControlSources, create_control_app
 from gateway.fleet.fleet import Fleets
+from gateway.fleet.hosted import Hosted
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics, Registry
@@ -45,15 +46,18 @@ class House:
         self.fleets = Fleets(
             metrics=self.metrics, alarms=self.alarms, events=self.events, clock=lambda: self.now, probing=False
         )
+        self.hosted = Hosted(metrics=self.metrics, alarms=self.alarms, events=self.events, clock=lambda: self.now)
 
     def take(self, policy: CompiledPolicy) -> None:
         self.current = policy
         self.fleets.follow(policy)
+        self.hosted.follow(policy)
 
     def sources(self) -> ControlSources:
         return ControlSources(
             policies=self,
             fleets=self.fleets,
+            hosted=self.hosted,
             registry=self.registry,
             alarms=self.alarms,
             events=self.events,

@@ -53,6 +53,9 @@ async def test_status_shows_policy_boxes_alarms_and_what_was_answered(house: Hou
         permit = second.admit(adapter, house.now)
         assert permit is not None
         permit.failed(error, house.now)
+    asked = house.hosted.of(policy.providers["hosted"]).admit(house.now, streamed=True)
+    assert asked is not None
+    asked.failed(UpstreamStatus(401), house.now)
     house.metrics.requests.inc("acme", "box", "none", by=6)
     house.metrics.requests.inc("acme", "provider", "backend_down", by=3)
     house.metrics.requests.inc("acme", "none", "backend_down", by=1)
@@ -78,7 +81,15 @@ async def test_status_shows_policy_boxes_alarms_and_what_was_answered(house: Hou
         "degraded_by_reason": {"backend_down": 3},
     }
     assert status["providers"] == [
-        {"name": "hosted", "model": "openai/gpt-4o-mini", "api_base": None, "unavailable": None}
+        {
+            "name": "hosted",
+            "model": "openai/gpt-4o-mini",
+            "api_base": None,
+            "state": "open",
+            "unavailable": None,
+            "retry_in_s": 0.75,
+            "last_error": "status 401",
+        }
     ]
     assert running is not None
     running.released()

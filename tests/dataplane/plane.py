@@ -17,6 +17,7 @@ from gateway.dataplane.endpoint import DataPlane
 from gateway.dataplane.listener import BoundedHttpProtocol, uvicorn_config
 from gateway.dataplane.record import Record
 from gateway.fleet.fleet import Fleets
+from gateway.fleet.hosted import Hosted
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics, Registry
@@ -83,8 +84,9 @@ class Plane:
         self.alarms = Alarms(self.metrics, self.events)
         self.fleets = Fleets(metrics=self.metrics, alarms=self.alarms, events=self.events, probing=watching)
         self.providers = Providers(state_dir=state_dir, alarms=self.alarms)
+        self.hosted = Hosted(metrics=self.metrics, alarms=self.alarms, events=self.events)
         record = Record(self.metrics, self.events, self.alarms)
-        self.dataplane = DataPlane(self, self.fleets, Asker(self.providers), record, **options)
+        self.dataplane = DataPlane(self, self.fleets, Asker(self.providers, self.hosted), record, **options)
         self._state = uvicorn.server.ServerState()
         self._clients: list[openai.AsyncOpenAI] = []
         self.change(policy)
@@ -94,6 +96,7 @@ class Plane:
         self.current = policy
         self.fleets.follow(policy)
         self.providers.follow(policy)
+        self.hosted.follow(policy)
 
     async def __aenter__(self) -> Self:
         config = uvicorn_config(self.dataplane, shutdown_grace_s=1.0)

@@ -47,6 +47,20 @@ class FakeBox:
         return self.ttft_s > budget_s
 
 
+@dataclass
+class FakeProviders:
+    """Providers by name that are not to be asked, each with the reason; ``slow``: not even as the last resort."""
+
+    shut: dict[str, str] = field(default_factory=dict)
+    slow: frozenset[str] = frozenset()
+
+    def condition(self, provider: ProviderSpec, now: float) -> str | None:
+        return self.shut.get(provider.name)
+
+    def is_last_resort(self, provider: ProviderSpec, now: float) -> bool:
+        return provider.name not in self.slow
+
+
 def customer(*steps: Step, **durations: float) -> CustomerPolicy:
     times = {"ttft_budget_s": 2.0, "plain_budget_s": 30.0, "deadline_s": 60.0, "stall_timeout_s": 10.0} | durations
     return CustomerPolicy(
@@ -67,6 +81,7 @@ def journey(
     unsuited: Callable[[ProviderStep], str | None] = lambda step: None,
     static_suits: bool = True,
     fallback_allowed: bool = True,
+    providers: FakeProviders | None = None,
 ) -> Journey:
     plan = decide(policy, boxes, adapter="acme_v3", stream=stream, fallback_allowed=fallback_allowed, now=0.0)
     return Journey(
@@ -77,6 +92,7 @@ def journey(
         take_retry=take_retry,
         unsuited=unsuited,
         static_suits=lambda step: static_suits,
+        providers=providers or FakeProviders(),
     )
 
 
@@ -246,6 +262,66 @@ def test_steps_that_cannot_serve_the_request_are_skipped_and_named() -> None:
     assert any("a regex has no twin" in line for line in way.tried)
 
 
+OPEN = "circuit open"
+
+
+def test_a_provider_whose_breaker_is_open_is_skipped_and_named_and_the_next_step_answers() -> None:
+    way = journey(customer(HOSTED, OTHER), FakeBox("a"), providers=FakeProviders({"hosted": OPEN}))
+    attempts = [way.next(0.0)]
+    assert attempts[0] is not None
+    way.failed(attempts[0], UpstreamTimeout("silence"))
+    second = way.next(2.0)
+    assert second is not None
+    assert (second.served_by, second.number, second.forced) == ("provider:other", 2, False)
+    assert second.reason is Reason.TTFT_BUDGET, "the own adapter's first failure, not what became of a step"
+    assert way.tried == ["box:a: no answer in time", "provider:hosted: skipped: circuit open"]
+
+
+def test_a_provider_whose_breaker_is_open_is_asked_when_all_else_failed() -> None:
+    boxes = FakeBox("a", down=Reason.CIRCUIT_OPEN), FakeBox("b")
+    way = journey(customer(HOSTED, OTHER), *boxes, providers=FakeProviders({"hosted": OPEN}))
+    attempts = walk(way, ConnectError("refused"))
+    assert served_by(attempts) == ["box:b", "provider:other", "box:a", "provider:hosted"]
+    assert [attempt.forced for attempt in attempts] == [False, False, True, True]
+    assert attempts[-1].reason is Reason.BACKEND_DOWN
+
+
+def test_who_meets_two_boxes_that_die_of_it_may_still_ask_the_provider_as_the_last_resort() -> None:
+    boxes = [FakeBox("a"), FakeBox("b"), FakeBox("c", down=Reason.CIRCUIT_OPEN)]
+    way = journey(customer(HOSTED), *boxes, providers=FakeProviders({"hosted": OPEN}))
+    assert served_by(walk(way, ConnectionLost("eof"))) == ["box:a", "box:b", "provider:hosted"]
+
+
+def test_a_provider_that_is_to_be_left_alone_is_not_even_the_last_resort() -> None:
+    providers = FakeProviders({"hosted": "it is busy", "other": OPEN}, slow=frozenset({"hosted"}))
+    way = journey(customer(HOSTED, OTHER), FakeBox("a"), providers=providers)
+    assert served_by(walk(way, ConnectError("refused"))) == ["box:a", "provider:other"]
+    assert "provider:hosted: skipped: it is busy" in way.tried
+
+
+def test_the_fixed_text_comes_before_a_provider_whose_breaker_is_open() -> None:
+    way = journey(customer(HOSTED, STATIC), FakeBox("a"), providers=FakeProviders({"hosted": OPEN}))
+    attempts = [way.next(0.0), way.next(0.0)]
+    assert [attempt and attempt.served_by for attempt in attempts] == ["box:a", "static"]
+
+
+def test_providers_that_are_the_last_resort_share_what_is_left_of_the_deadline() -> None:
+    providers = FakeProviders({"hosted": OPEN, "other": OPEN})
+    way = journey(customer(HOSTED, OTHER, deadline_s=8.0), providers=providers)
+    assert [attempt.until for attempt in walk(way, UpstreamTimeout("silence"), 4.0)] == [6.0, 8.0]
+
+
+def test_a_provider_whose_trial_was_just_taken_is_no_attempt_and_is_named() -> None:
+    way = journey(customer(HOSTED, OTHER))
+    first = way.next(0.0)
+    assert first is not None
+    way.failed(first, NotAdmitted("trial"))
+    second = way.next(0.0)
+    assert second is not None
+    assert (second.served_by, second.number) == ("provider:other", 1)
+    assert way.tried == ["provider:hosted: skipped: circuit open"]
+
+
 def test_a_stream_waits_for_its_first_token_no_longer_than_the_budget() -> None:
     way = journey(customer(HOSTED), FakeBox("a"), FakeBox("b"))
     first = way.next(0.0)
@@ -308,16 +384,21 @@ conditions = st.sampled_from([None, Reason.CIRCUIT_OPEN, Reason.ADAPTER_UNAVAILA
     boxes=st.lists(st.tuples(conditions, conditions, st.booleans()), max_size=6),
     outcomes=st.lists(st.tuples(errors, st.floats(0, 30)), min_size=30, max_size=30),
     stream=st.booleans(),
+    shut=st.booleans(),
+    slow=st.booleans(),
 )
 def test_every_way_ends_within_its_bounds(
     steps: list[Step],
     boxes: list[tuple[Reason | None, Reason | None, bool]],
     outcomes: list[tuple[UpstreamError, float]],
     stream: bool,
+    shut: bool,
+    slow: bool,
 ) -> None:
     policy = customer(*steps)
     views = [FakeBox(str(i), down=d, base_down=b, fails_fast=f) for i, (d, b, f) in enumerate(boxes)]
-    way = journey(policy, *views, stream=stream)
+    providers = FakeProviders({"hosted": OPEN} if shut else {}, slow=frozenset({"hosted"} if slow else ()))
+    way = journey(policy, *views, stream=stream, providers=providers)
     now = 0.0
     own = crashes = 0
     for error, takes in outcomes:
@@ -326,6 +407,7 @@ def test_every_way_ends_within_its_bounds(
             break
         assert now < attempt.until <= policy.deadline_s or attempt.kind == "static"
         assert (attempt.reason is None) == (attempt.kind == "own")
+        assert attempt.kind != "provider" or (attempt.forced == shut and not (shut and slow))
         own += attempt.kind == "own" and not attempt.forced
         if attempt.box is not None:
             assert crashes < MAX_CRASHES

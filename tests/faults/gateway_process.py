@@ -59,6 +59,14 @@ class GatewayProcess:
         """One box of ``/admin/status``."""
         return next(box for box in self.status()["boxes"] if box["name"] == name)
 
+    def provider(self, name: str) -> dict[str, Any]:
+        """One provider of ``/admin/status``."""
+        return next(provider for provider in self.status()["providers"] if provider["name"] == name)
+
+    def metrics(self) -> str:
+        """``/metrics``."""
+        return self._client().get("/metrics").raise_for_status().text
+
     def alarms(self) -> set[str]:
         """The kinds of the alarms that are on."""
         return {alarm["kind"] for alarm in self.status()["alarms"]}

@@ -16,6 +16,7 @@ from tests.faults.cast import (
     EVERYBODY,
     GENERIC_MODEL,
     HOOLI,
+    INITECH,
     PROVIDER,
     PROVIDER_KEY,
     Customer,
@@ -234,7 +235,7 @@ class House:
             simulator.admin.forget()
 
     async def recovered(self, *, within_s: float = HEALING_S) -> None:
-        """Have the gateway use both boxes for every adapter again. Raises AssertionError."""
+        """Have the gateway use both boxes for every adapter again, and every provider. Raises AssertionError."""
         loop = asyncio.get_running_loop()
         until = loop.time() + within_s
         while shut := [box for box in self.gateway.status()["boxes"] if box["state"] != "closed"]:
@@ -249,6 +250,12 @@ class House:
                 customer = next(customer for customer in EVERYBODY if adapter in customer.adapters)
                 await self._ask_at(box, customer, adapter)
             await asyncio.sleep(0.02)
+        while shut := [provider for provider in self.gateway.status()["providers"] if provider["state"] != "closed"]:
+            assert loop.time() < until, f"not back within {within_s} s: {shut}"
+            if any(provider["state"] != "backing_off" for provider in shut):
+                # Its only fallback is the provider, which is thus tried even while its breaker is open.
+                await self._ask_at(PROVIDER, INITECH, INITECH.adapters[0])
+            await asyncio.sleep(0.02)
         while any(box["in_ramp"] for box in self.gateway.status()["boxes"]):
             assert loop.time() < until, f"still in a ramp after {within_s} s"
             await asyncio.sleep(0.02)
@@ -261,9 +268,9 @@ class House:
             for pair in (*box["missing_adapters"], *box["failing_adapters"])
         ]
 
-    async def _ask_at(self, box: str, customer: Customer, adapter: str) -> None:
-        """Ask while all other boxes say that they are busy, so that the turn comes to this one."""
-        others = [other.admin for name, other in self.boxes.items() if name != box]
+    async def _ask_at(self, target: str, customer: Customer, adapter: str) -> None:
+        """Ask while all other boxes say that they are busy, so that the turn comes to this target."""
+        others = [other.admin for name, other in self.boxes.items() if name != target]
         for admin in others:
             admin.fault("status", status=503, message=BUSY, adapter=adapter)
         await self.ask(customer, adapter, stream=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ UNAVAILABLE_WITHIN_S = 2.0
 """Case 32."""
 
 BEFORE_CONTENT: dict[str, dict[str, Any]] = {
-    "case 31: it says 429": {"fault": "status", "status": 429, "retry_after_s": 7},
+    "case 31: it says 429": {"fault": "status", "status": 429, "retry_after_s": 2},
     "case 32: it refuses connections": {"fault": "refuse"},
     "case 32: it says 500": {"fault": "status", "status": 500},
     "case 32: it says 400": {"fault": "status", "status": 400},
@@ -92,6 +93,77 @@ async def test_a_provider_that_refuses_our_key_raises_an_alarm_and_one_that_take
         assert "provider_unauthorized" in house.gateway.alarms()
         await house.crowd(customers=(INITECH,))
         assert "provider_unauthorized" not in house.gateway.alarms()
+
+
+def provider_state(house: House) -> str:
+    return str(house.gateway.provider("hosted")["state"])
+
+
+def asked_of_provider(house: House) -> int:
+    return len(house.provider.admin.requests())
+
+
+async def test_a_provider_that_is_busy_is_left_alone_for_as_long_as_it_says_and_is_then_asked_again(
+    house: House,
+) -> None:
+    weather = Weather(boxes=frozenset(BOTH), provider=True, reasons=DOWN)
+    with house.broken(BOTH, REFUSED):
+        with house.broken(["hosted"], {"fault": "status", "status": 429, "retry_after_s": 3}):
+            first = await house.ask(INITECH)
+            began = time.monotonic()
+            asked = [first, *await house.crowd(times=2)]
+            assert asked_of_provider(house) == 1, "case 31: no ping-pong"
+            assert provider_state(house) == "backing_off"
+        history = await house.judge(asked, weather)
+        assert {one.served_by for one in history.of(ACME)} == {"static"}
+        assert {one.recording.status for one in history.of(INITECH)} == {503}
+        assert any(b"provider:hosted: skipped: it is busy" in one.recording.body for one in history.of(INITECH))
+        while (await house.ask(INITECH)).recording.status != 200:
+            assert time.monotonic() < began + 3 + SLACK_S
+        assert time.monotonic() > began + 3 - SLACK_S / 10
+        assert provider_state(house) == "closed"
+        crowd = await house.crowd(customers=(ACME, INITECH))
+    assert {one.served_by for one in crowd} == {"provider:hosted"}
+
+
+async def test_a_provider_that_hangs_costs_its_time_a_few_times_only(house: House) -> None:
+    weather = Weather(boxes=frozenset(BOTH), provider=True, reasons=DOWN)
+    with house.broken(BOTH, REFUSED):
+        with house.broken(["hosted"], {"fault": "role_only_then_silence"}):
+            slow = await house.crowd(customers=(ACME, INITECH), times=2)
+            assert provider_state(house) in ("open", "half_open")
+            began, asked = asked_of_provider(house), []
+            for _ in range(5):
+                asked += await house.crowd(customers=(ACME, INITECH))
+            trials = asked_of_provider(house) - began
+        history = await house.judge([*slow, *asked], weather)
+        quick = [one for one in history.asked[len(slow) :] if one.recording.ended_s < UNAVAILABLE_WITHIN_S]
+        assert len(quick) >= len(asked) - trials, "case 32: only who tries it waits"
+        assert trials <= 5, "one at a time"
+        assert {one.recording.status for one in quick if one.customer is INITECH} == {503}
+
+
+@pytest.mark.parametrize("rule", [REFUSED, {"fault": "status", "status": 500}], ids=["it refuses", "it says 500"])
+async def test_a_provider_whose_breaker_is_open_is_skipped_until_nothing_else_is_left_and_is_found_to_be_back(
+    house: House, rule: dict[str, Any]
+) -> None:
+    weather = Weather(boxes=frozenset(BOTH), provider=True, reasons=DOWN)
+    with house.broken(BOTH, REFUSED):
+        with house.broken(["hosted"], rule):
+            down = await house.crowd(times=2)
+            down += await house.crowd(customers=(ACME, INITECH))
+            assert provider_state(house) in ("open", "half_open")
+            metrics = house.gateway.metrics()
+            assert 'failsoft_breaker_transitions_total{target="provider:hosted",to="open"}' in metrics
+            history = await house.judge(down, weather)
+        for one in history.of(INITECH):
+            assert one.recording.status == 503
+            assert one.recording.ended_s < UNAVAILABLE_WITHIN_S + SLACK_S
+        assert any(b"provider:hosted: skipped: circuit open" in one.recording.body for one in history.of(INITECH))
+        # I1: it is healthy, whatever its breaker says, and INITECH has nothing else.
+        answered = await house.crowd(customers=(INITECH,))
+        assert {one.served_by for one in answered} == {"provider:hosted"}
+        assert provider_state(house) == "closed"
 
 
 async def test_who_asks_for_the_own_adapter_or_an_error_gets_the_error_and_nobody_else_is_asked(house: House) -> None:
