@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.control.sources import SNAPSHOT, ControlSources
 from gateway.fleet.box import Box
+from gateway.fleet.fleet import Fleets
 from gateway.observe.metrics import NOT_DEGRADED
 from gateway.policy.compiled import ApiKey, BaseStep, CompiledPolicy, CustomerPolicy, ProviderStep, Step
 
@@ -43,7 +44,7 @@ def status(sources: ControlSources) -> Document:
         "ready": readiness(sources)[0],
         "uptime_s": round(sources.uptime_s, 1),
         "policy": None if policy is None else _policy(policy, sources.policies.source),
-        "boxes": [_box(box, now) for box in sources.fleets.all()],
+        "boxes": [box_state(box, sources.fleets, now) for box in sources.fleets.all()],
         "providers": [] if policy is None else _providers(policy),
         "alarms": [alarm.as_json() for alarm in sources.alarms.current()],
         "requests": _requests(sources),
@@ -77,7 +78,8 @@ def _policy(policy: CompiledPolicy, source: str) -> Document:
     }
 
 
-def _box(box: Box, now: float) -> Document:
+def box_state(box: Box, fleets: Fleets, now: float) -> Document:
+    """One box as this gateway sees it at ``now``, on the clock of its breaker."""
     probe = box.last_probe
     state = box.breaker.state(now)
     return {
@@ -89,6 +91,7 @@ def _box(box: Box, now: float) -> Document:
         "unavailable": box.spec.unavailable,
         "retry_in_s": round(max(0.0, box.breaker.retry_at - now), 3) if state != "closed" else None,
         "in_flight": box.in_flight,
+        "customers_in_flight": fleets.customers_in_flight(box.name),
         "in_flight_by_adapter": dict(sorted(box.load.attempts.adapters.items())),
         "drained": box.duty.drained,
         "in_ramp": box.duty.in_ramp(now),

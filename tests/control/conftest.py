@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 
 import httpx2
 import pytest
+import typer
+import uvicorn
+from typer.testing import CliRunner, Result
 
 from gateway.control.app import ControlSources, create_control_app
 from gateway.fleet.fleet import Fleets
@@ -23,6 +28,7 @@ from gateway.policy.compiled import (
     ProviderStep,
     StaticStep,
 )
+from gateway.tasks import TaskSet
 from tests.fleet.policies import compiled
 
 TOKEN = "an-admin-token"
@@ -76,6 +82,28 @@ async def house() -> AsyncIterator[House]:
     house = House()
     yield house
     await house.fleets.close()
+
+
+@pytest.fixture
+async def url(house: House) -> AsyncIterator[str]:
+    """The control plane on a real listener."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    app = create_control_app(house.sources())
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+    tasks = TaskSet()
+    task = tasks.spawn(server.serve(sockets=[sock]), name="control plane")
+    yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+    server.should_exit = True
+    await task
+    sock.close()
+
+
+async def run(command: Callable[..., None], *arguments: str, token: str = TOKEN) -> Result:
+    """Run one subcommand as its own command line, beside the event loop."""
+    app = typer.Typer()
+    app.command()(command)
+    env = {"FAILSOFT_ADMIN_TOKEN": token, "COLUMNS": "200", "TERM": "dumb"}
+    return await asyncio.to_thread(CliRunner().invoke, app, [*arguments], env=env)
 
 
 @pytest.fixture

@@ -5,39 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
 
 import pytest
-import typer
-import uvicorn
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from gateway.cli.status import status
-from gateway.control.app import create_control_app
 from gateway.errors import ConnectError
 from gateway.policy.compiled import CompiledPolicy
-from gateway.tasks import TaskSet
-from tests.control.conftest import TOKEN, House
-
-
-@pytest.fixture
-async def url(house: House) -> AsyncIterator[str]:
-    sock = socket.create_server(("127.0.0.1", 0))
-    app = create_control_app(house.sources())
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
-    tasks = TaskSet()
-    task = tasks.spawn(server.serve(sockets=[sock]), name="control plane")
-    yield f"http://127.0.0.1:{sock.getsockname()[1]}"
-    server.should_exit = True
-    await task
-    sock.close()
+from tests.control.conftest import TOKEN, House, run
 
 
 async def ask(*arguments: str, token: str = TOKEN) -> Result:
-    command = typer.Typer()
-    command.command()(status)
-    env = {"FAILSOFT_ADMIN_TOKEN": token, "COLUMNS": "160", "TERM": "dumb"}
-    return await asyncio.to_thread(CliRunner().invoke, command, [*arguments], env=env)
+    return await run(status, *arguments, token=token)
 
 
 async def test_all_well_is_zero(house: House, policy: CompiledPolicy, url: str) -> None:
