@@ -78,7 +78,7 @@ def _seconds(timeout: str | None, *, wait: bool) -> float:
 def _wait(client: AdminClient, state: dict[str, Any], *, until: float) -> tuple[dict[str, Any], bool]:
     """The box as it was last, and whether it came to rest (or is no longer drained)."""
     name = state["name"]
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     told = None
     with console.status("") as progress:
         while state["drained"] and (left := state["customers_in_flight"]):

@@ -31,7 +31,7 @@ def status(
     if as_json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
-        _show(found, Console())
+        _show(found, Console(emoji=False))
     if needs_a_look(found):
         raise typer.Exit(FOUND_WRONG)
 

@@ -14,10 +14,15 @@ from gateway.control import documents
 from gateway.control.sources import ControlSources
 from gateway.errors import RequestError
 from gateway.fleet.box import Box
+from gateway.policy.compiled import CompiledPolicy, CustomerPolicy
 from gateway.policy.diagnostics import nearest
 
 LONGEST_WAIT_S = 30.0
 """A long poll for events is answered after this at the latest, with or without any."""
+
+
+MOST_NAMES = 50
+"""That an error lists."""
 
 
 def admin_router(sources: ControlSources) -> APIRouter:
@@ -68,6 +73,13 @@ def admin_router(sources: ControlSources) -> APIRouter:
         box.undrain(sources.clock())
         return _fresh({"changed": changed, "box": documents.box_state(box, sources.fleets, sources.clock())})
 
+    @router.get("/explain")
+    async def explain(customer: str, model: str, stream: bool = True) -> JSONResponse:
+        """The plan that would be made now for a request of ``customer`` for ``model``, and why. It changes nothing."""
+        policy, asker = _asker(sources, customer, model)
+        found = sources.explain(asker, model, stream=stream, now=sources.clock())
+        return _fresh({"policy_version": policy.version, **found})
+
     @router.get("/events")
     async def read_events(
         after: Annotated[int, Query(ge=0)] = 0, wait_s: Annotated[float, Query(ge=0, le=LONGEST_WAIT_S)] = 0.0
@@ -88,16 +100,33 @@ def admin_router(sources: ControlSources) -> APIRouter:
 def _box(sources: ControlSources, name: str) -> Box:
     if (found := sources.fleets.find(name)) is not None:
         return found
-    raise _unknown("box", name, [box.name for box in sources.fleets.all()], "Boxes of the policy in force")
+    known = [box.name for box in sources.fleets.all()]
+    raise _unknown("box", f"There is no box `{name}`.", name, known, "Boxes of the policy in force")
 
 
-def _unknown(noun: str, name: str, known: Iterable[str], these: str) -> RequestError:
-    """A 404 that helps: the nearest name, and what names there are."""
+def _asker(sources: ControlSources, customer: str, model: str) -> tuple[CompiledPolicy, CustomerPolicy]:
+    """The customer, if ``model`` is its own. Raises :class:`RequestError`: 404, or 503 before the first policy."""
+    policy = sources.policies.current
+    if policy is None:
+        raise RequestError(503, "No policy version is loaded yet.", type="server_error", code="no_policy")
+    found = policy.customers.get(customer)
+    if found is None:
+        raise _unknown("customer", f"There is no customer `{customer}`.", customer, policy.customers, "Customers")
+    if model not in found.adapters:
+        owner = next((one.name for one in policy.customers.values() if model in one.adapters), None)
+        what = f"`{model}` is no model of {customer}'s." if owner is None else f"`{model}` is {owner}'s."
+        raise _unknown("model", what, model, found.adapters, f"Models of {customer}")
+    return policy, found
+
+
+def _unknown(param: str, what: str, name: str, known: Iterable[str], these: str) -> RequestError:
+    """A 404 that helps: the nearest name, and what names there are, if they are not too many to read."""
     names = sorted(known)
     near = nearest(name, names)
     hint = f" Did you mean {near}?" if near is not None else ""
-    there = f" {these}: {', '.join(names)}." if names else f" {these}: none."
-    return RequestError(404, f"There is no {noun} `{name}`.{hint}{there}", param=noun, code=f"{noun}_not_found")
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    there = f" {these}: {', '.join(names[:MOST_NAMES])}{more}." if names else f" {these}: none."
+    return RequestError(404, f"{what}{hint}{there}", param=param, code=f"{param}_not_found")
 
 
 def _fresh(document: documents.Document) -> JSONResponse:

@@ -106,6 +106,10 @@ class BoxLoad:
         """Whether the box is too slow for ``budget_s``, without remembering that it was asked."""
         return self._after(self._saturations.get((adapter, budget_s), _CALM), adapter, budget_s, now)
 
+    def would_be_saturated(self, adapter: str | None, budget_s: float, now: float) -> bool:
+        """What :meth:`saturated` would say, for somebody who only looks."""
+        return not self.limit.admits(self.attempts.total) or self.saturation(adapter, budget_s, now).saturated
+
     def saturated(self, adapter: str | None, budget_s: float, now: float) -> bool:
         """The same, for a request that is to be decided."""
         if not self.limit.admits(self.attempts.total):

@@ -7,6 +7,7 @@ import datetime as dt
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import httpx2
 import pytest
@@ -15,6 +16,8 @@ import uvicorn
 from typer.testing import CliRunner, Result
 
 from gateway.control.app import ControlSources, create_control_app
+from gateway.dataplane.explain import explain
+from gateway.dataplane.retry_budget import RetryBudget
 from gateway.fleet.fleet import Fleets
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
@@ -24,6 +27,7 @@ from gateway.policy.compiled import (
     BaseStep,
     BoxSpec,
     CompiledPolicy,
+    CustomerPolicy,
     ProviderSpec,
     ProviderStep,
     StaticStep,
@@ -43,6 +47,7 @@ class House:
     now: float = 100.0
     admin_token: str | None = TOKEN
     registry: Registry = field(default_factory=Registry)
+    retries: RetryBudget = field(default_factory=lambda: RetryBudget(100.0))
 
     def __post_init__(self) -> None:
         self.metrics = GatewayMetrics(self.registry)
@@ -63,10 +68,15 @@ class House:
             registry=self.registry,
             alarms=self.alarms,
             events=self.events,
+            explain=self.explain,
             admin_token=self.admin_token,
             clock=lambda: self.now,
             started_at=100.0,
         )
+
+    def explain(self, customer: CustomerPolicy, model: str, *, stream: bool, now: float) -> dict[str, Any]:
+        boxes = self.fleets.boxes_for(customer.fleet.name, model)
+        return explain(customer, boxes, adapter=model, stream=stream, retries_left=self.retries.left(now), now=now)
 
     def client(self, *, token: str | None = TOKEN, public: bool = True, admin: bool = True) -> httpx2.AsyncClient:
         app = create_control_app(self.sources(), public=public, admin=admin)
