@@ -58,18 +58,21 @@ def _show(found: dict[str, Any], console: Console) -> None:
         f"{requests['answered']} answers, {requests['degraded']} of them degraded{_reasons(requests)}; "
         f"{requests['errors']} errors"
     )
-    table = Table("box", "fleet", "state", "in flight", "last probe", "missing adapters", "last error")
+    table = Table(
+        "box", "fleet", "state", "in flight / limit", "waiting", "first token", "last probe", "adapters", "last error"
+    )
     for box in found["boxes"]:
         probe = box["last_probe"]
-        missing = ", ".join(pair["adapter"] for pair in box["missing_adapters"])
         trouble = box["unavailable"] or (box["last_error"] if box["state"] != "closed" else "")
         table.add_row(
             escape(box["name"]),
             escape(box["fleet"]),
             _state(box),
-            str(box["in_flight"]),
+            f"{box['in_flight']} / {box['concurrency_limit']}",
+            _waiting(box["waiting"]),
+            "–" if (ttft_s := box["ttft_estimate_s"]) is None else f"{ttft_s:.2f} s",
             "–" if probe is None else f"{probe['outcome']}, {probe['took_ms']:.0f} ms",
-            escape(missing) or "–",
+            escape(_adapters(box)) or "–",
             escape(trouble) or "–",
         )
     console.print(table)
@@ -85,6 +88,20 @@ def _state(box: dict[str, Any]) -> str:
         # What an operator did comes before how the box is.
         return "[yellow]drained[/]" if box["state"] == "closed" else f"[yellow]drained[/], {said}"
     return f"{said}, in its ramp" if box["in_ramp"] else said
+
+
+def _waiting(waiting: dict[str, float | None]) -> str:
+    """In the box's engine, as it says: for capacity, and for a LoRA slot."""
+    capacity, deferred = waiting["capacity"], waiting["deferred"]
+    if capacity is None and deferred is None:
+        return "–"
+    return f"{capacity or 0:.0f}" + (f", {deferred:.0f} for a slot" if deferred else "")
+
+
+def _adapters(box: dict[str, Any]) -> str:
+    """Those that something is wrong with."""
+    kinds = (("missing", box["missing_adapters"]), ("failing", box["failing_adapters"]))
+    return "; ".join(f"{kind}: {', '.join(pair['adapter'] for pair in pairs)}" for kind, pairs in kinds if pairs)
 
 
 def _reasons(requests: dict[str, Any]) -> str:

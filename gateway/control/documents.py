@@ -82,6 +82,8 @@ def box_state(box: Box, fleets: Fleets, now: float) -> Document:
     """One box as this gateway sees it at ``now``, on the clock of its breaker."""
     probe = box.last_probe
     state = box.breaker.state(now)
+    reading = box.load.fresh_reading(now)
+    ttft_s = box.load.estimate(None, now).ttft_s
     return {
         "name": box.name,
         "fleet": box.spec.fleet,
@@ -93,6 +95,14 @@ def box_state(box: Box, fleets: Fleets, now: float) -> Document:
         "in_flight": box.in_flight,
         "customers_in_flight": fleets.customers_in_flight(box.name),
         "in_flight_by_adapter": dict(sorted(box.load.attempts.adapters.items())),
+        "concurrency_limit": box.load.limit.limit,
+        # For the base; an adapter that has to be loaded first sees more, and /admin/explain says how much.
+        "ttft_estimate_s": None if ttft_s is None else round(ttft_s, 3),
+        "waiting": {
+            "capacity": None if reading is None else reading.waiting_capacity,
+            "deferred": None if reading is None else reading.waiting_deferred,
+        },
+        "slots": {"of": box.load.slots.slots, "held": list(box.load.slots.held)},
         "drained": box.duty.drained,
         "in_ramp": box.duty.in_ramp(now),
         "connections": {"idle": box.pool.idle, "busy": box.pool.in_use},

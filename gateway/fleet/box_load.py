@@ -7,7 +7,7 @@ from typing import Protocol
 from gateway.fleet.concurrency_limit import ConcurrencyLimit
 from gateway.fleet.engine_metrics import EngineReading
 from gateway.fleet.engine_pace import EngineHistory
-from gateway.fleet.estimate import Estimate, OwnLoad, estimate
+from gateway.fleet.estimate import STALE_S, Estimate, OwnLoad, estimate
 from gateway.fleet.in_flight import InFlight
 from gateway.fleet.saturation import Saturation
 from gateway.fleet.slot_model import SlotModel
@@ -101,6 +101,11 @@ class BoxLoad:
             pace=self.history.pace,
             now=now,
         )
+
+    def fresh_reading(self, now: float) -> EngineReading | None:
+        """What the box said of itself last, unless that was too long ago to be known any more."""
+        reading = self.history.latest
+        return None if reading is None or now - reading.at_s > STALE_S else reading
 
     def saturation(self, adapter: str | None, budget_s: float, now: float) -> Saturation:
         """Whether the box is too slow for ``budget_s``, without remembering that it was asked."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,15 @@ async def test_a_box_is_drained_under_traffic_and_no_request_fails(
             assert check_stream(meanwhile).whole
     assert meanwhile.headers["x-failsoft-served-by"] == f"box:{other}"
 
+    asking = ("explain", "--customer", "acme", "--model", ADAPTER)
+    code, output = await failsoft(*asking, "--json")
+    assert code == 0, output
+    plan = json.loads(output)
+    assert [attempt["served_by"] for attempt in plan["attempts"]] == [f"box:{other}"]
+    assert f"box:{home}: an operator has drained it on this gateway" in plan["left_out"]
+
     code, output = await failsoft("undrain", home)
     assert code == 0, output
     assert (await client.chat(ADAPTER)).headers["x-failsoft-served-by"] == f"box:{home}"
+    code, output = await failsoft(*asking)
+    assert (code, f"now: box:{home}" in output) == (0, True), output
