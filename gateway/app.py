@@ -151,6 +151,7 @@ class Gateway:
             registry=self._registry,
             alarms=self._alarms,
             events=self._events,
+            explain=self._dataplane.explain,
             admin_token=settings.admin_token,
         )
         if settings.admin_port is None:

@@ -23,6 +23,9 @@ SUBCOMMANDS: Final = {
     "demo": ("gateway.cli.demo", "Show it all on this machine: two boxes, a provider, the gateway, traffic."),
     "policies": ("gateway.cli.policies", "Check policies, apply them, look back at earlier versions."),
     "status": ("gateway.cli.status", "What a running gateway knows: policy version, boxes, alarms."),
+    "drain": ("gateway.cli.drain", "Send nothing new to a box, for maintenance; what runs there goes on."),
+    "undrain": ("gateway.cli.undrain", "Let a drained box take traffic again."),
+    "explain": ("gateway.cli.explain", "The plan a running gateway would make for a request now, and why."),
     "simulate-box": ("gateway.cli.simulate_box", "A vLLM box without a GPU."),
 }
 

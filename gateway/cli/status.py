@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import Annotated, Any
 
-import httpx2
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gateway.cli.exit_codes import FOUND_WRONG, UNREACHABLE
+from gateway.cli.admin_client import DEFAULT_URL, AdminClient, Url
+from gateway.cli.exit_codes import FOUND_WRONG
 
-TIMEOUT_S = 5.0
 _STYLES = {"closed": "green", "half_open": "yellow", "open": "red", "unavailable": "red"}
 _WORDS = {"closed": "serving", "half_open": "on trial", "open": "circuit open", "unavailable": "not configured"}
 
 
 def status(
-    url: Annotated[
-        str, typer.Option(envvar="FAILSOFT_URL", help="The gateway, or its admin listener where it has one.")
-    ] = "http://127.0.0.1:8080",
+    url: Url = DEFAULT_URL,
     as_json: Annotated[bool, typer.Option("--json", help="Print what the gateway says as JSON.")] = False,
 ) -> None:
     """Show policy version, boxes and alarms.
@@ -31,42 +27,22 @@ def status(
     The admin token is read from FAILSOFT_ADMIN_TOKEN. Exits with 1 where something needs a look: not ready, an alarm, a
     box that does not serve; with 3 where no gateway answers.
     """
-    # From the environment only: what stands on a command line, every user of the machine can read.
-    found = _fetch(url, os.environ.get("FAILSOFT_ADMIN_TOKEN", ""))
+    found = AdminClient(url).get("/admin/status")
     if as_json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
-        _show(found, Console())
+        _show(found, Console(emoji=False))
     if needs_a_look(found):
         raise typer.Exit(FOUND_WRONG)
 
 
 def needs_a_look(found: dict[str, Any]) -> bool:
-    """Whether a person has to act or wait: not ready, an alarm, or a box that does not serve."""
-    return not found["ready"] or bool(found["alarms"]) or any(box["state"] != "closed" for box in found["boxes"])
-
-
-def _fetch(url: str, token: str) -> dict[str, Any]:
-    target = f"{url.rstrip('/')}/admin/status"
-    try:
-        answer = httpx2.get(target, headers={"authorization": f"Bearer {token}"}, timeout=TIMEOUT_S)
-        document = answer.json()
-    except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeEncodeError) as error:
-        raise _unreachable(f"{target} cannot be reached ({error}). Set FAILSOFT_URL or --url.") from None
-    except ValueError:
-        raise _unreachable(f"{target} does not answer as a failsoft gateway does.") from None
-    if not isinstance(document, dict):
-        raise _unreachable(f"{target} does not answer as a failsoft gateway does.")
-    if answer.status_code != 200:
-        message = document.get("error", {}).get("message", f"status {answer.status_code}")
-        hint = " Set FAILSOFT_ADMIN_TOKEN." if answer.status_code == 401 else ""
-        raise _unreachable(f"{target}: {message}{hint}")
-    return document
-
-
-def _unreachable(message: str) -> typer.Exit:
-    sys.stderr.write(f"failsoft: {message}\n")
-    return typer.Exit(UNREACHABLE)
+    """Whether a person has to act or wait: not ready, an alarm, or a box that does not serve, drained ones too."""
+    return (
+        not found["ready"]
+        or bool(found["alarms"])
+        or any(box["state"] != "closed" or box["drained"] for box in found["boxes"])
+    )
 
 
 def _show(found: dict[str, Any], console: Console) -> None:
@@ -82,18 +58,21 @@ def _show(found: dict[str, Any], console: Console) -> None:
         f"{requests['answered']} answers, {requests['degraded']} of them degraded{_reasons(requests)}; "
         f"{requests['errors']} errors"
     )
-    table = Table("box", "fleet", "state", "in flight", "last probe", "missing adapters", "last error")
+    table = Table(
+        "box", "fleet", "state", "in flight / limit", "waiting", "first token", "last probe", "adapters", "last error"
+    )
     for box in found["boxes"]:
         probe = box["last_probe"]
-        missing = ", ".join(pair["adapter"] for pair in box["missing_adapters"])
         trouble = box["unavailable"] or (box["last_error"] if box["state"] != "closed" else "")
         table.add_row(
             escape(box["name"]),
             escape(box["fleet"]),
-            f"[{_STYLES.get(box['state'], 'yellow')}]{_WORDS.get(box['state'], box['state'])}[/]",
-            str(box["in_flight"]),
+            _state(box),
+            f"{box['in_flight']} / {box['concurrency_limit']}",
+            _waiting(box["waiting"]),
+            "–" if (ttft_s := box["ttft_estimate_s"]) is None else f"{ttft_s:.2f} s",
             "–" if probe is None else f"{probe['outcome']}, {probe['took_ms']:.0f} ms",
-            escape(missing) or "–",
+            escape(_adapters(box)) or "–",
             escape(trouble) or "–",
         )
     console.print(table)
@@ -101,6 +80,28 @@ def _show(found: dict[str, Any], console: Console) -> None:
         console.print(f"[red]alarm[/] {escape(alarm['kind'])}: {escape(alarm['message'])}")
     for line in (*policy["warnings"], *policy["not_in_force"]) if policy else ():
         console.print(f"[yellow]note[/] {escape(line)}")
+
+
+def _state(box: dict[str, Any]) -> str:
+    said = f"[{_STYLES.get(box['state'], 'yellow')}]{_WORDS.get(box['state'], box['state'])}[/]"
+    if box["drained"]:
+        # What an operator did comes before how the box is.
+        return "[yellow]drained[/]" if box["state"] == "closed" else f"[yellow]drained[/], {said}"
+    return f"{said}, in its ramp" if box["in_ramp"] else said
+
+
+def _waiting(waiting: dict[str, float | None]) -> str:
+    """In the box's engine, as it says: for capacity, and for a LoRA slot."""
+    capacity, deferred = waiting["capacity"], waiting["deferred"]
+    if capacity is None and deferred is None:
+        return "–"
+    return f"{capacity or 0:.0f}" + (f", {deferred:.0f} for a slot" if deferred else "")
+
+
+def _adapters(box: dict[str, Any]) -> str:
+    """Those that something is wrong with."""
+    kinds = (("missing", box["missing_adapters"]), ("failing", box["failing_adapters"]))
+    return "; ".join(f"{kind}: {', '.join(pair['adapter'] for pair in pairs)}" for kind, pairs in kinds if pairs)
 
 
 def _reasons(requests: dict[str, Any]) -> str:

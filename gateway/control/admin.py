@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from collections.abc import Iterable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query
@@ -11,9 +12,17 @@ from fastapi.responses import JSONResponse
 
 from gateway.control import documents
 from gateway.control.sources import ControlSources
+from gateway.errors import RequestError
+from gateway.fleet.box import Box
+from gateway.policy.compiled import CompiledPolicy, CustomerPolicy
+from gateway.policy.diagnostics import nearest
 
 LONGEST_WAIT_S = 30.0
 """A long poll for events is answered after this at the latest, with or without any."""
+
+
+MOST_NAMES = 50
+"""That an error lists."""
 
 
 def admin_router(sources: ControlSources) -> APIRouter:
@@ -43,6 +52,34 @@ def admin_router(sources: ControlSources) -> APIRouter:
     async def read_customers() -> JSONResponse:
         return _fresh(documents.customers(sources.policies.current))
 
+    # A name with a slash in it is a name that nobody has, and no path that is not served.
+    @router.get("/boxes/{name:path}")
+    async def read_box(name: str) -> JSONResponse:
+        return _fresh(documents.box_state(_box(sources, name), sources.fleets, sources.clock()))
+
+    @router.post("/boxes/{name:path}/drain")
+    async def drain(name: str) -> JSONResponse:
+        """Nothing new goes to the box, what runs there goes on. It holds for this gateway, until it ends."""
+        box = _box(sources, name)
+        changed = not box.duty.drained
+        box.drain()
+        return _fresh({"changed": changed, "box": documents.box_state(box, sources.fleets, sources.clock())})
+
+    @router.post("/boxes/{name:path}/undrain")
+    async def undrain(name: str) -> JSONResponse:
+        """The box takes traffic again, in a ramp."""
+        box = _box(sources, name)
+        changed = box.duty.drained
+        box.undrain(sources.clock())
+        return _fresh({"changed": changed, "box": documents.box_state(box, sources.fleets, sources.clock())})
+
+    @router.get("/explain")
+    async def explain(customer: str, model: str, stream: bool = True) -> JSONResponse:
+        """The plan that would be made now for a request of ``customer`` for ``model``, and why. It changes nothing."""
+        policy, asker = _asker(sources, customer, model)
+        found = sources.explain(asker, model, stream=stream, now=sources.clock())
+        return _fresh({"policy_version": policy.version, **found})
+
     @router.get("/events")
     async def read_events(
         after: Annotated[int, Query(ge=0)] = 0, wait_s: Annotated[float, Query(ge=0, le=LONGEST_WAIT_S)] = 0.0
@@ -58,6 +95,38 @@ def admin_router(sources: ControlSources) -> APIRouter:
         return _fresh({"newest": sources.events.newest, "events": [event.as_json() for event in events]})
 
     return router
+
+
+def _box(sources: ControlSources, name: str) -> Box:
+    if (found := sources.fleets.find(name)) is not None:
+        return found
+    known = [box.name for box in sources.fleets.all()]
+    raise _unknown("box", f"There is no box `{name}`.", name, known, "Boxes of the policy in force")
+
+
+def _asker(sources: ControlSources, customer: str, model: str) -> tuple[CompiledPolicy, CustomerPolicy]:
+    """The customer, if ``model`` is its own. Raises :class:`RequestError`: 404, or 503 before the first policy."""
+    policy = sources.policies.current
+    if policy is None:
+        raise RequestError(503, "No policy version is loaded yet.", type="server_error", code="no_policy")
+    found = policy.customers.get(customer)
+    if found is None:
+        raise _unknown("customer", f"There is no customer `{customer}`.", customer, policy.customers, "Customers")
+    if model not in found.adapters:
+        owner = next((one.name for one in policy.customers.values() if model in one.adapters), None)
+        what = f"`{model}` is no model of {customer}'s." if owner is None else f"`{model}` is {owner}'s."
+        raise _unknown("model", what, model, found.adapters, f"Models of {customer}")
+    return policy, found
+
+
+def _unknown(param: str, what: str, name: str, known: Iterable[str], these: str) -> RequestError:
+    """A 404 that helps: the nearest name, and what names there are, if they are not too many to read."""
+    names = sorted(known)
+    near = nearest(name, names)
+    hint = f" Did you mean {near}?" if near is not None else ""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    there = f" {these}: {', '.join(names[:MOST_NAMES])}{more}." if names else f" {these}: none."
+    return RequestError(404, f"{what}{hint}{there}", param=param, code=f"{param}_not_found")
 
 
 def _fresh(document: documents.Document) -> JSONResponse:

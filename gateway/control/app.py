@@ -15,6 +15,7 @@ from gateway.control import documents
 from gateway.control.admin import admin_router
 from gateway.control.ops_page import OpsPage
 from gateway.control.sources import ControlSources
+from gateway.errors import RequestError
 from gateway.observe.metrics import CONTENT_TYPE
 
 __all__ = ["ControlSources", "create_control_app"]
@@ -25,6 +26,7 @@ def create_control_app(sources: ControlSources, *, public: bool = True, admin: b
     app = FastAPI(title="failsoft", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _misused)
+    app.add_exception_handler(RequestError, _mistaken)
     app.add_exception_handler(Exception, _broken)
     if public:
         _add_health(app, sources)
@@ -71,6 +73,12 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
     return _envelope(error.status_code, message, headers=error.headers)
 
 
+async def _mistaken(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, RequestError):
+        raise error
+    return _envelope(error.status, error.message, param=error.param, code=error.code)
+
+
 async def _misused(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestValidationError):
         raise error
@@ -87,10 +95,12 @@ async def _broken(request: Request, error: Exception) -> JSONResponse:
 _TYPES = {401: "authentication_error", 403: "permission_error"}
 
 
-def _envelope(status: int, message: str, *, param: str | None = None, headers: object = None) -> JSONResponse:
+def _envelope(
+    status: int, message: str, *, param: str | None = None, code: str | None = None, headers: object = None
+) -> JSONResponse:
     kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return JSONResponse(
-        {"error": {"message": message, "type": kind, "param": param, "code": None}},
+        {"error": {"message": message, "type": kind, "param": param, "code": code}},
         status,
         headers=dict(headers) if isinstance(headers, dict) else None,
     )

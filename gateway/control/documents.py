@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.control.sources import SNAPSHOT, ControlSources
 from gateway.fleet.box import Box
+from gateway.fleet.fleet import Fleets
 from gateway.fleet.hosted import Hosted
 from gateway.fleet.provider_health import ProviderHealth
 from gateway.observe.metrics import NOT_DEGRADED
@@ -45,7 +46,7 @@ def status(sources: ControlSources) -> Document:
         "ready": readiness(sources)[0],
         "uptime_s": round(sources.uptime_s, 1),
         "policy": None if policy is None else _policy(policy, sources.policies.source),
-        "boxes": [_box(box, now) for box in sources.fleets.all()],
+        "boxes": [box_state(box, sources.fleets, now) for box in sources.fleets.all()],
         "providers": [] if policy is None else _providers(policy, sources.hosted, now),
         "alarms": [alarm.as_json() for alarm in sources.alarms.current()],
         "requests": _requests(sources),
@@ -79,9 +80,12 @@ def _policy(policy: CompiledPolicy, source: str) -> Document:
     }
 
 
-def _box(box: Box, now: float) -> Document:
+def box_state(box: Box, fleets: Fleets, now: float) -> Document:
+    """One box as this gateway sees it at ``now``, on the clock of its breaker."""
     probe = box.last_probe
     state = box.breaker.state(now)
+    reading = box.load.fresh_reading(now)
+    ttft_s = box.load.estimate(None, now).ttft_s
     return {
         "name": box.name,
         "fleet": box.spec.fleet,
@@ -91,7 +95,16 @@ def _box(box: Box, now: float) -> Document:
         "unavailable": box.spec.unavailable,
         "retry_in_s": round(max(0.0, box.breaker.retry_at - now), 3) if state != "closed" else None,
         "in_flight": box.in_flight,
+        "customers_in_flight": fleets.customers_in_flight(box.name),
         "in_flight_by_adapter": dict(sorted(box.load.attempts.adapters.items())),
+        "concurrency_limit": box.load.limit.limit,
+        # For the base; an adapter that has to be loaded first sees more, and /admin/explain says how much.
+        "ttft_estimate_s": None if ttft_s is None else round(ttft_s, 3),
+        "waiting": {
+            "capacity": None if reading is None else reading.waiting_capacity,
+            "deferred": None if reading is None else reading.waiting_deferred,
+        },
+        "slots": {"of": box.load.slots.slots, "held": list(box.load.slots.held)},
         "drained": box.duty.drained,
         "in_ramp": box.duty.in_ramp(now),
         "connections": {"idle": box.pool.idle, "busy": box.pool.in_use},

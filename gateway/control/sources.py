@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.fleet.fleet import Fleets
 from gateway.fleet.hosted import Hosted
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import Registry
-from gateway.policy.compiled import CompiledPolicy
+from gateway.policy.compiled import CompiledPolicy, CustomerPolicy
 
 SNAPSHOT = "snapshot"
 """The policy source of a gateway that could not reach its store and serves on with what it last knew."""
@@ -30,9 +30,19 @@ class Policies(Protocol):
         """Where it came from: ``folder``, ``store``, ``snapshot``; ``none`` before the first."""
 
 
+class Explain(Protocol):
+    """Who makes plans, as one who only looks."""
+
+    def __call__(self, customer: CustomerPolicy, model: str, *, stream: bool, now: float) -> dict[str, Any]:
+        """The plan for a request for one of ``customer``'s own models at ``now``, and every number behind it."""
+
+
 @dataclass(frozen=True, slots=True)
 class ControlSources:
-    """Everything the control plane shows. ``clock`` is monotonic and the one of the breakers, in seconds."""
+    """Everything the control plane shows. ``explain`` is the data plane's.
+
+    ``clock`` is monotonic and the one of the breakers, in seconds.
+    """
 
     policies: Policies
     fleets: Fleets
@@ -40,6 +50,7 @@ class ControlSources:
     registry: Registry
     alarms: Alarms
     events: Events
+    explain: Explain
     admin_token: str | None = field(repr=False)
     clock: Callable[[], float] = time.monotonic
     started_at: float = field(default_factory=time.monotonic)

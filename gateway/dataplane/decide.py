@@ -56,6 +56,12 @@ class Plan:
     last_resort: tuple[BoxView, ...]
 
 
+def first_token_budget_s(policy: CustomerPolicy, *, stream: bool) -> float:
+    """What a box's estimate is compared with."""
+    # Of a plain request's budget the first box may take half (see Journey), and most of that is for the answer itself.
+    return policy.ttft_budget_s if stream else policy.plain_budget_s / 2
+
+
 def decide(
     policy: CustomerPolicy,
     boxes: Sequence[BoxView],
@@ -72,8 +78,7 @@ def decide(
     seconds.
     """
     steps = policy.steps if fallback_allowed else ()
-    # Of a plain request's budget the first box may take half (see Journey), and most of that is for the answer itself.
-    budget_s = policy.ttft_budget_s if stream else policy.plain_budget_s / 2
+    budget_s = first_token_budget_s(policy, stream=stream)
     own: list[BoxView] = []
     in_ramp: list[BoxView] = []
     busy: list[BoxView] = []

@@ -24,6 +24,7 @@ from gateway.dataplane.attempt import Answer, Asker
 from gateway.dataplane.body import BODY_LIMIT, check_length, discard_rest, read_body
 from gateway.dataplane.call import Call, ClientLeft
 from gateway.dataplane.decide import decide
+from gateway.dataplane.explain import Document, explain
 from gateway.dataplane.journey import Attempt, Journey
 from gateway.dataplane.listener import ON_DISCONNECT
 from gateway.dataplane.marks import Mark, header_safe
@@ -106,6 +107,19 @@ class DataPlane:
             # Else the server's own patience is over with a client that does not read how its answer ended.
         finally:
             self.calls.discard(call)
+
+    def explain(self, customer: CustomerPolicy, model: str, *, stream: bool, now: float) -> Document:
+        """The plan that would be made for one of ``customer``'s own models, and why. It changes nothing."""
+        boxes = self._fleets.boxes_for(customer.fleet.name, model)
+        return explain(
+            customer,
+            boxes,
+            self._asker.hosted,
+            adapter=model,
+            stream=stream,
+            retries_left=self._budget.left(now),
+            now=now,
+        )
 
     @property
     def in_flight(self) -> int:

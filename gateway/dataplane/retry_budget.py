@@ -27,9 +27,13 @@ class RetryBudget:
         """A request came in."""
         self._requests = min(SHARE_CAP, self._requests + 1)
 
+    def left(self, now: float) -> int:
+        """How many retries would be allowed now, one after the other; takes none."""
+        return int(self._filled(now)) + self._requests // REQUESTS_PER_RETRY
+
     def take(self, now: float) -> bool:
         """Whether one more retry is within the budget; takes it if so."""
-        self._from_time = min(PER_SECOND, self._from_time + max(0.0, now - self._at) * PER_SECOND)
+        self._from_time = self._filled(now)
         self._at = max(self._at, now)
         if self._from_time >= 1:
             self._from_time -= 1
@@ -38,3 +42,6 @@ class RetryBudget:
             self._requests -= REQUESTS_PER_RETRY
             return True
         return False
+
+    def _filled(self, now: float) -> float:
+        return min(PER_SECOND, self._from_time + max(0.0, now - self._at) * PER_SECOND)

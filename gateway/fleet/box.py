@@ -71,6 +71,7 @@ class Box:
         self._last_error: type[UpstreamError] | None = None
         self._opened_by_silence = False
         self._retired = False
+        self._probes = 0
         self._told: State = "closed"
 
     @property
@@ -82,6 +83,11 @@ class Box:
     def in_flight(self) -> int:
         """Attempts that were sent and have not ended."""
         return self.load.attempts.total
+
+    @property
+    def customers_in_flight(self) -> int:
+        """Those of them that are customers': a probe is nothing that anybody's maintenance has to wait for."""
+        return self.in_flight - self._probes
 
     @property
     def probed(self) -> bool:
@@ -113,6 +119,9 @@ class Box:
         """None where the box may be asked for ``adapter`` (None: for the base); else why not."""
         if self.spec.unavailable is not None:
             return Reason.BACKEND_DOWN
+        # Before all else: what an operator took off is not even a last resort.
+        if self.duty.drained:
+            return Reason.FORCED
         if (why_not := self.pairs.condition(adapter, now)) is not None:
             return why_not
         if (why_not := self.duty.condition) is not None:
@@ -150,6 +159,7 @@ class Box:
             return None
         swaps = self.load.slots.swaps
         silent_before, in_flight = self.load.began(adapter, streamed=streamed)
+        self._probes += probe
         if self.load.slots.swaps != swaps:
             self._metrics.box_predicted_swaps.inc(self.name)
         return Permit(
@@ -161,6 +171,7 @@ class Box:
             streamed=streamed,
             silent_before=silent_before,
             in_flight=in_flight,
+            probe=probe,
         )
 
     def eject(self, now: float, why: str, *, silent: bool = True) -> None:
@@ -242,6 +253,7 @@ class Box:
 
     def ended(self, permit: Permit) -> None:
         """The attempt is over."""
+        self._probes -= permit.probe
         self.load.attempts.ended(permit.adapter, silent=permit.streamed and not permit.answered)
 
     # Inside.

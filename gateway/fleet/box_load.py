@@ -7,7 +7,7 @@ from typing import Protocol
 from gateway.fleet.concurrency_limit import ConcurrencyLimit
 from gateway.fleet.engine_metrics import EngineReading
 from gateway.fleet.engine_pace import EngineHistory
-from gateway.fleet.estimate import Estimate, OwnLoad, estimate
+from gateway.fleet.estimate import STALE_S, Estimate, OwnLoad, estimate
 from gateway.fleet.in_flight import InFlight
 from gateway.fleet.saturation import Saturation
 from gateway.fleet.slot_model import SlotModel
@@ -111,9 +111,18 @@ class BoxLoad:
             now=now,
         )
 
+    def fresh_reading(self, now: float) -> EngineReading | None:
+        """What the box said of itself last, unless that was too long ago to be known any more."""
+        reading = self.history.latest
+        return None if reading is None or now - reading.at_s > STALE_S else reading
+
     def saturation(self, adapter: str | None, budget_s: float, now: float) -> Saturation:
         """Whether the box is too slow for ``budget_s``, without remembering that it was asked."""
         return self._after(self._saturations.get((adapter, budget_s), _NEVER), adapter, budget_s, now)
+
+    def would_be_saturated(self, adapter: str | None, budget_s: float, now: float) -> bool:
+        """What :meth:`saturated` would say, for somebody who only looks."""
+        return not self.limit.admits(self.attempts.total) or self.saturation(adapter, budget_s, now).saturated
 
     def saturated(self, adapter: str | None, budget_s: float, now: float) -> bool:
         """The same, for a request that is to be decided."""

@@ -67,7 +67,4 @@ class Duty:
         """Whether a box that comes back has as much ``in_flight`` as is good for it now."""
         if self._back_at is None or in_flight < RAMP_FIRST:
             return False
-        if not self.in_ramp(now):
-            self._back_at = None
-            return False
-        return in_flight >= RAMP_FIRST * 2 ** ((now - self._back_at) / RAMP_DOUBLES_S)
+        return self.in_ramp(now) and in_flight >= RAMP_FIRST * 2 ** ((now - self._back_at) / RAMP_DOUBLES_S)

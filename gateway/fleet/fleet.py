@@ -59,7 +59,11 @@ class Fleets:
         metrics.before_render(lambda: show(metrics, self.all(), self._clock()))
 
     def follow(self, compiled: CompiledPolicy) -> None:
-        """Take over the boxes of a policy version. A box whose address, key and base model stayed keeps its state."""
+        """Take over the boxes of a policy version. A box whose address, key and base model stayed keeps its state.
+
+        That an operator has drained a box holds for its name, wherever the box is now.
+        """
+        drained = {box.name for box in self.all() if box.duty.drained}
         before = {(box.spec.fleet, box.name): box for box in self.all()}
         fleets: dict[str, tuple[Box, ...]] = {}
         for fleet in compiled.fleets.values():
@@ -76,13 +80,15 @@ class Fleets:
                     box.load.slots.slots = spec.max_loras
                 else:
                     box = self._make(spec, fleet.base_model)
+                    if spec.name in drained:
+                        box.duty.drain()
                 boxes.append(box)
             fleets[fleet.name] = tuple(boxes)
         self._fleets = fleets
         self._orders = {}
         for box in before.values():
             self._leave(box)
-        self._leaving = [box for box in self._leaving if box.pool.open]
+        self._leaving = [box for box in self._leaving if box.pool.open or box.in_flight]
         self._alarm_about_configuration()
 
     def boxes(self, fleet: str) -> tuple[Box, ...]:
@@ -106,6 +112,14 @@ class Fleets:
     def all(self) -> tuple[Box, ...]:
         """Every box of the policy in force."""
         return tuple(box for boxes in self._fleets.values() for box in boxes)
+
+    def find(self, name: str) -> Box | None:
+        """The box of that name, in whatever fleet: names are unique over all of them."""
+        return next((box for box in self.all() if box.name == name), None)
+
+    def customers_in_flight(self, name: str) -> int:
+        """Customers' attempts in flight at a box, and at those that had its name in an earlier version."""
+        return sum(box.customers_in_flight for box in (*self.all(), *self._leaving) if box.name == name)
 
     @property
     def probed(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.fleet.box import Box
-from gateway.fleet.estimate import STALE_S
 from gateway.observe.metrics import GatewayMetrics
 
 _BREAKER_STATES = ("closed", "open", "half_open")
@@ -15,6 +14,7 @@ def show(metrics: GatewayMetrics, boxes: Sequence[Box], now: float) -> None:
     """Make ``boxes`` the only ones there are. What is not known of a box, or not any more, is absent and not zero."""
     metrics.box_in_flight.replace({(box.name,): box.in_flight for box in boxes})
     metrics.box_limit.replace({(box.name,): box.load.limit.limit for box in boxes})
+    metrics.box_drained.replace({(box.name,): float(box.duty.drained) for box in boxes})
     metrics.box_state.replace(
         {(box.name, state): float(state == box.breaker.state(now)) for box in boxes for state in _BREAKER_STATES}
     )
@@ -32,8 +32,7 @@ def _show_readings(metrics: GatewayMetrics, boxes: Sequence[Box], now: float) ->
     waiting: dict[tuple[str, ...], float] = {}
     usage: dict[tuple[str, ...], float] = {}
     for box in boxes:
-        reading = box.load.history.latest
-        if reading is None or now - reading.at_s > STALE_S:
+        if (reading := box.load.fresh_reading(now)) is None:
             continue
         if reading.waiting_capacity is not None:
             waiting[box.name, "capacity"] = reading.waiting_capacity

@@ -50,6 +50,7 @@ class Permit:
     ``succeeded`` is told at commit; the stream behind it may still fail. As a context manager it is released at the
     end. ``began``: when it was let in, in monotonic seconds; ``silent_before``: how many streams were silent then;
     ``in_flight``: how many attempts there were, itself counted. ``streamed``: its first content is seen when it comes.
+    ``probe``: no customer's, but the gateway's own.
     """
 
     __slots__ = (
@@ -61,6 +62,7 @@ class Permit:
         "box_permit",
         "in_flight",
         "pair_permit",
+        "probe",
         "silent_before",
         "streamed",
     )
@@ -76,6 +78,7 @@ class Permit:
         streamed: bool,
         silent_before: int,
         in_flight: int,
+        probe: bool = False,
     ) -> None:
         self._box = box
         self._ended = False
@@ -87,6 +90,7 @@ class Permit:
         self.in_flight = in_flight
         self.box_permit = box_permit
         self.pair_permit = pair_permit
+        self.probe = probe
 
     def succeeded(self, now: float) -> None:
         """Content came: the box lives and has the adapter."""

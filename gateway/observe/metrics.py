@@ -94,6 +94,9 @@ class GatewayMetrics:
                 ("box", "state"),
             )
         )
+        self.box_drained = add(
+            Gauge("failsoft_box_drained", "1 while an operator keeps the box off duty on this gateway.", ("box",))
+        )
         self.breaker_transitions = add(
             Counter(
                 "failsoft_breaker_transitions_total",

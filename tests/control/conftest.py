@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import httpx2
 import pytest
+import typer
+import uvicorn
+from typer.testing import CliRunner, Result
 
 from gateway.control.app import ControlSources, create_control_app
+from gateway.dataplane.explain import explain
+from gateway.dataplane.retry_budget import RetryBudget
 from gateway.fleet.fleet import Fleets
 from gateway.fleet.hosted import Hosted
 from gateway.observe.alarms import Alarms
@@ -20,10 +28,12 @@ from gateway.policy.compiled import (
     BaseStep,
     BoxSpec,
     CompiledPolicy,
+    CustomerPolicy,
     ProviderSpec,
     ProviderStep,
     StaticStep,
 )
+from gateway.tasks import TaskSet
 from tests.fleet.policies import compiled
 
 TOKEN = "an-admin-token"
@@ -38,6 +48,7 @@ class House:
     now: float = 100.0
     admin_token: str | None = TOKEN
     registry: Registry = field(default_factory=Registry)
+    retries: RetryBudget = field(default_factory=lambda: RetryBudget(100.0))
 
     def __post_init__(self) -> None:
         self.metrics = GatewayMetrics(self.registry)
@@ -61,10 +72,16 @@ class House:
             registry=self.registry,
             alarms=self.alarms,
             events=self.events,
+            explain=self.explain,
             admin_token=self.admin_token,
             clock=lambda: self.now,
             started_at=100.0,
         )
+
+    def explain(self, customer: CustomerPolicy, model: str, *, stream: bool, now: float) -> dict[str, Any]:
+        boxes = self.fleets.boxes_for(customer.fleet.name, model)
+        left = self.retries.left(now)
+        return explain(customer, boxes, self.hosted, adapter=model, stream=stream, retries_left=left, now=now)
 
     def client(self, *, token: str | None = TOKEN, public: bool = True, admin: bool = True) -> httpx2.AsyncClient:
         app = create_control_app(self.sources(), public=public, admin=admin)
@@ -80,6 +97,28 @@ async def house() -> AsyncIterator[House]:
     house = House()
     yield house
     await house.fleets.close()
+
+
+@pytest.fixture
+async def url(house: House) -> AsyncIterator[str]:
+    """The control plane on a real listener."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    app = create_control_app(house.sources())
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+    tasks = TaskSet()
+    task = tasks.spawn(server.serve(sockets=[sock]), name="control plane")
+    yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+    server.should_exit = True
+    await task
+    sock.close()
+
+
+async def run(command: Callable[..., None], *arguments: str, token: str = TOKEN) -> Result:
+    """Run one subcommand as its own command line, beside the event loop."""
+    app = typer.Typer()
+    app.command()(command)
+    env = {"FAILSOFT_ADMIN_TOKEN": token, "COLUMNS": "200", "TERM": "dumb"}
+    return await asyncio.to_thread(CliRunner().invoke, app, [*arguments], env=env)
 
 
 @pytest.fixture

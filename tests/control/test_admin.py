@@ -7,6 +7,8 @@ import asyncio
 import pytest
 
 from gateway.errors import ConnectError, UpstreamStatus
+from gateway.fleet.engine_metrics import EngineReading
+from gateway.fleet.estimate import STALE_S
 from gateway.policy.compiled import CompiledPolicy
 from tests.control.conftest import TOKEN, House
 
@@ -93,6 +95,28 @@ async def test_status_shows_policy_boxes_alarms_and_what_was_answered(house: Hou
     ]
     assert running is not None
     running.released()
+
+
+async def test_status_shows_how_busy_a_box_is_and_what_it_said_too_long_ago_not_at_all(
+    house: House, policy: CompiledPolicy
+) -> None:
+    house.take(policy)
+    a, _ = house.fleets.all()
+    with_slot = a.admit("acme_v3", house.now, streamed=True)
+    assert with_slot is not None
+    house.now += 0.5
+    with_slot.succeeded(house.now)
+    a.load.read(EngineReading(house.now, waiting_capacity=0.0, waiting_deferred=2.0))
+    async with house.client() as client:
+        busy, idle = (await client.get("/admin/status")).json()["boxes"]
+        house.now += STALE_S + 0.1
+        stale = (await client.get("/admin/boxes/a")).json()
+    assert (busy["concurrency_limit"], busy["ttft_estimate_s"]) == (256, 0.5)
+    assert busy["waiting"] == {"capacity": 0.0, "deferred": 2.0}
+    assert busy["slots"] == {"of": 8, "held": ["acme_v3"]}
+    assert (idle["ttft_estimate_s"], idle["waiting"]) == (None, {"capacity": None, "deferred": None})
+    assert stale["waiting"] == {"capacity": None, "deferred": None}
+    with_slot.released()
 
 
 async def test_customers_are_shown_with_their_fallback(house: House, policy: CompiledPolicy) -> None:

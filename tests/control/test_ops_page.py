@@ -7,6 +7,7 @@ import hashlib
 import re
 
 from gateway.control.ops_page import OpsPage
+from gateway.policy.compiled import CompiledPolicy
 from tests.control.conftest import House
 
 
@@ -38,6 +39,15 @@ def test_only_the_pages_own_script_and_style_may_run() -> None:
     html = page.html.decode()
     assert not re.search(r"\son\w+=", html), "handlers in attributes would not run"
     assert not re.search(r"\sstyle=", html), "styles in attributes would not apply"
+
+
+async def test_what_the_page_shows_of_a_box_is_what_the_admin_api_says(house: House, policy: CompiledPolicy) -> None:
+    house.take(policy)
+    async with house.client() as client:
+        (box, _) = (await client.get("/admin/status")).json()["boxes"]
+    shown = set(re.findall(r"\bbox\.(\w+)", OpsPage.load().html.decode()))
+    assert shown >= {"in_flight", "concurrency_limit", "waiting", "ttft_estimate_s", "drained", "failing_adapters"}
+    assert shown <= set(box)
 
 
 def test_every_control_has_a_label() -> None:

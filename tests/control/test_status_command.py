@@ -4,40 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
-from collections.abc import AsyncIterator
 
 import pytest
-import typer
-import uvicorn
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from gateway.cli.status import status
-from gateway.control.app import create_control_app
-from gateway.errors import ConnectError
+from gateway.errors import ConnectError, UpstreamStatus
+from gateway.fleet.engine_metrics import EngineReading
 from gateway.policy.compiled import CompiledPolicy
-from gateway.tasks import TaskSet
-from tests.control.conftest import TOKEN, House
-
-
-@pytest.fixture
-async def url(house: House) -> AsyncIterator[str]:
-    sock = socket.create_server(("127.0.0.1", 0))
-    app = create_control_app(house.sources())
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
-    tasks = TaskSet()
-    task = tasks.spawn(server.serve(sockets=[sock]), name="control plane")
-    yield f"http://127.0.0.1:{sock.getsockname()[1]}"
-    server.should_exit = True
-    await task
-    sock.close()
+from tests.control.conftest import TOKEN, House, run
 
 
 async def ask(*arguments: str, token: str = TOKEN) -> Result:
-    command = typer.Typer()
-    command.command()(status)
-    env = {"FAILSOFT_ADMIN_TOKEN": token, "COLUMNS": "160", "TERM": "dumb"}
-    return await asyncio.to_thread(CliRunner().invoke, command, [*arguments], env=env)
+    return await run(status, *arguments, token=token)
 
 
 async def test_all_well_is_zero(house: House, policy: CompiledPolicy, url: str) -> None:
@@ -61,6 +42,32 @@ async def test_a_box_that_does_not_serve_is_one_and_says_why(house: House, polic
     assert "circuit open" in result.output
     assert "connection [refused]" in result.output
     assert "the store was found empty" in result.output
+
+
+async def test_it_shows_how_busy_a_box_is_and_which_adapters_fail_there(
+    house: House, policy: CompiledPolicy, url: str
+) -> None:
+    house.take(policy)
+    house.now += 3
+    a, _ = house.fleets.all()
+    a.load.probed(0.25)
+    a.load.read(EngineReading(house.now, waiting_capacity=1.0, waiting_deferred=2.0))
+    running = a.admit("acme_v3", house.now)
+    for error in (UpstreamStatus(404), *[UpstreamStatus(500)] * 3):
+        adapter = "acme_v4" if error.status == 404 else "acme_v3"
+        permit = a.admit(adapter, house.now)
+        assert permit is not None
+        permit.failed(error, house.now)
+    result = await ask("--url", url)
+    for cell in ("1 / 256", "1, 2 for a slot", "missing: acme_v4; failing: acme_v3"):
+        assert cell in result.output
+    assert re.search(r"│ 0\.\d\d s +│", result.output), "the estimate"
+    a.drain()
+    assert "drained" in (await ask("--url", url)).output
+    a.undrain(house.now)
+    assert "serving, in its ramp" in (await ask("--url", url)).output
+    assert running is not None
+    running.released()
 
 
 async def test_json_is_what_the_admin_api_says(house: House, policy: CompiledPolicy, url: str) -> None:

@@ -36,3 +36,16 @@ def test_the_bound_holds_over_any_history(history: list[tuple[int, int, float]])
         requests += arrivals
         retries += sum(budget.take(now) for _ in range(wanted))
         assert retries <= 0.2 * requests + 10 * now + 10 + 1e-6
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20), st.floats(0, 1)), max_size=20))
+def test_what_is_left_is_what_could_be_taken_now_and_looking_takes_none(history: list[tuple[int, int, float]]) -> None:
+    budget, now = RetryBudget(0.0), 0.0
+    for arrivals, wanted, passed in history:
+        now += passed
+        for _ in range(arrivals):
+            budget.request()
+        for _ in range(wanted):
+            left = budget.left(now)
+            assert budget.take(now) == (left > 0)
+            assert budget.left(now) == max(0, left - 1)

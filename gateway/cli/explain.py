@@ -1,0 +1,106 @@
+"""`failsoft explain`: the plan that a running gateway would make for a request now, and why."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gateway.cli.admin_client import DEFAULT_URL, AdminClient, Url
+
+_ROLES = {"own": "[green]asked[/]", "last_resort": "[yellow]last resort[/]", "left_out": "[red]left out[/]"}
+_BREAKERS = {"closed": "closed", "half_open": "[yellow]half-open[/]", "open": "[red]open[/]"}
+
+
+def explain(
+    customer: Annotated[str, typer.Option(help="Who asks: the customer's name in the policies.")],
+    model: Annotated[str, typer.Option(help="What is asked for: one of the customer's adapters.")],
+    plain: Annotated[bool, typer.Option("--plain", help="A request that does not stream.")] = False,
+    url: Url = DEFAULT_URL,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every number as JSON.")] = False,
+) -> None:
+    """Show which targets a chat request would meet now, in which order and for how long, and what was left out.
+
+    Nothing is asked and nothing changes. It is what the one gateway at --url would do. Exits with 1 where there is no
+    such customer, or the model is not that customer's; with 3 where no gateway answers. The admin token is read from
+    FAILSOFT_ADMIN_TOKEN.
+    """
+    query = {"customer": customer, "model": model, "stream": "false" if plain else "true"}
+    found = AdminClient(url).get("/admin/explain", **query)
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        return
+    _show(found, Console(highlight=False, emoji=False))
+
+
+def _show(found: dict[str, Any], console: Console) -> None:
+    kind = "a stream" if found["stream"] else "a plain request"
+    console.print(
+        f"[bold]{escape(found['model'])}[/] for [bold]{escape(found['customer'])}[/], {kind}, "
+        f"policy version {found['policy_version']}: first token within {found['first_token_budget_s']:g} s of a box, "
+        f"the answer's beginning within {found['deadline_s']:g} s"
+    )
+    console.print(_boxes(found))
+    console.print(_attempts(found))
+    for line in found["left_out"]:
+        console.print(f"[yellow]left out[/] {escape(line)}")
+    console.print(_verdict(found))
+
+
+def _verdict(found: dict[str, Any]) -> str:
+    if not found["attempts"]:
+        return "[red]now: a 503, as nothing may be asked[/]"
+    first = escape(found["attempts"][0]["served_by"])
+    if found["degraded_reason"] is None:
+        return f"[green]now: {first}[/]; {found['retries_left']} retries are left in the budget"
+    return f"[yellow]now: {first}, degraded: {found['degraded_reason']}[/]"
+
+
+def _boxes(found: dict[str, Any]) -> Table:
+    table = Table("box", "is", "breaker", "in flight / limit", "estimate / budget", "made of", "slots", "because")
+    for box in found["boxes"]:
+        flight, estimate = box["in_flight"], box["estimate"]
+        counts = [f"{name} {count}" for name, count in flight["by_adapter"].items()]
+        counts += [f"base {flight['base']}"] if flight["base"] else []
+        ttft_s = "unknown" if estimate["ttft_s"] is None else f"{estimate['ttft_s']:.2f} s"
+        mark = "red" if box["saturated"] else "green"
+        parts = ", ".join(f"{name} {value:g}" for name, value in estimate["parts"].items() if value)
+        slots = box["slots"]
+        table.add_row(
+            escape(box["name"]),
+            _ROLES[box["role"]],
+            _BREAKERS[box["breaker"]["state"]],
+            "\n".join([f"{flight['total']} / {box['concurrency_limit']}", *(escape(count) for count in counts)]),
+            f"[{mark}]{ttft_s}[/] / {box['budget_s']:g} s",
+            escape(parts) or "–",
+            f"{len(slots['held'])} of {slots['of']}" + (", holds it" if slots["holds_it"] else ""),
+            escape(_because(box)),
+        )
+    return table
+
+
+def _because(box: dict[str, Any]) -> str:
+    if box["why_not"] is not None:
+        return f"{box['why_not']}{'; asked, as the policy has nothing else' if box['role'] == 'own' else ''}"
+    if box["has_its_share"]:
+        return "in its ramp, and has its share for now: others first"
+    return "in its ramp" if box["in_ramp"] else "–"
+
+
+def _attempts(found: dict[str, Any]) -> Table:
+    table = Table("#", "attempt", "time limit", "runs at the latest", "note")
+    for attempt in found["attempts"]:
+        late = attempt["at_the_latest_s"]
+        table.add_row(
+            str(attempt["number"]),
+            escape(attempt["served_by"]),
+            "–" if attempt["limit_s"] is None else f"{attempt['limit_s']:.2f} s",
+            "not reached" if late is None else f"{late[0]:.2f} s – {late[1]:.2f} s",
+            escape("; ".join(attempt["notes"])) or "–",
+        )
+    return table

@@ -1,0 +1,267 @@
+"""The plan that would be made now, and every number that went into it: `decide` and `Journey`, looked at.
+
+Pure, and it changes nothing: no permit is taken, no retry, no step of a hysteresis. Boxes are seen through a view that
+answers as they would and remembers nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.dataplane.decide import BoxView, Plan, decide, first_token_budget_s
+from gateway.dataplane.journey import Attempt, Journey, ProvidersView
+from gateway.errors import Reason, UpstreamError, UpstreamStatus, UpstreamTimeout
+from gateway.fleet.box import Box
+from gateway.policy.compiled import BaseStep, CustomerPolicy, ProviderStep, StaticStep
+from gateway.upstream.provider_request import unsuited
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrozenBox:
+    """A box as a decision sees it, which being seen does not change."""
+
+    box: Box
+
+    @property
+    def name(self) -> str:
+        """The box's name."""
+        return self.box.name
+
+    @property
+    def fails_fast(self) -> bool:
+        """Whether asking it costs no waiting."""
+        return self.box.fails_fast
+
+    def has_its_share(self, now: float) -> bool:
+        """Whether others are to be asked first."""
+        return self.box.has_its_share(now)
+
+    def saturated(self, adapter: str | None, budget_s: float, now: float) -> bool:
+        """Whether a first token would come too late."""
+        return self.box.load.would_be_saturated(adapter, budget_s, now)
+
+    def condition(self, adapter: str | None, now: float) -> Reason | None:
+        """None where the box may be asked."""
+        return self.box.condition(adapter, now)
+
+
+def explain(
+    policy: CustomerPolicy,
+    boxes: Sequence[Box],
+    providers: ProvidersView,
+    *,
+    adapter: str,
+    stream: bool,
+    retries_left: int,
+    now: float,
+) -> Document:
+    """What would become of a plain chat request for ``adapter`` at ``now``, as JSON can say it.
+
+    ``boxes`` of its fleet come in the order of preference; ``retries_left``: what the retry budget allows. Times are in
+    seconds from now on.
+    """
+    views = [FrozenBox(box) for box in boxes]
+    plan = decide(policy, views, adapter=adapter, stream=stream, fallback_allowed=True, now=now)
+    budget_s = first_token_budget_s(policy, stream=stream)
+
+    def journey() -> Journey:
+        left = iter(range(retries_left))
+        return Journey(
+            plan,
+            policy,
+            stream=stream,
+            now=now,
+            take_retry=lambda at: next(left, None) is not None,
+            unsuited=lambda step: unsuited(step, "chat", {"messages": [], "model": adapter, "stream": stream}),
+            static_suits=lambda step: True,
+            providers=providers,
+        )
+
+    first_reason = journey().reason
+    # A box that lacks the adapter leaves most to be tried: the base, and there too.
+    way, skipped = journey(), list[str]()
+    at_once = [attempt for attempt, _, _ in _walk(way, UpstreamStatus(404), now, slow=False, skipped=skipped)]
+    slow_way = journey()
+    late = {
+        (attempt.served_by, attempt.forced): (began - now, ended - now)
+        for attempt, began, ended in _walk(slow_way, UpstreamTimeout("silent"), now, slow=True, skipped=[])
+    }
+    own_first = bool(at_once) and at_once[0].kind == "own"
+    return {
+        "customer": policy.name,
+        "model": adapter,
+        "stream": stream,
+        "ttft_budget_s": policy.ttft_budget_s,
+        "plain_budget_s": policy.plain_budget_s,
+        "deadline_s": policy.deadline_s,
+        "first_token_budget_s": budget_s,
+        "retries_left": retries_left,
+        "degraded_reason": None if own_first or not at_once else str(first_reason),
+        "boxes": [_box(view, plan, budget_s, now) for view in views],
+        "attempts": [_attempt(attempt, late.get((attempt.served_by, attempt.forced)), now) for attempt in at_once],
+        "left_out": [*_boxes_left_out(views, plan, budget_s, now), *skipped, *_steps_left_out(policy, at_once)],
+    }
+
+
+def _walk(
+    way: Journey, error: UpstreamError, now: float, *, slow: bool, skipped: list[str]
+) -> Iterator[tuple[Attempt, float, float]]:
+    """Each attempt with its beginning and end, when all fail: at once, or (``slow``) when their time is over."""
+    seen = 0
+    while (attempt := way.next(now)) is not None:
+        skipped += way.tried[seen:]
+        ends = attempt.until if slow and attempt.kind != "static" else now
+        yield attempt, now, ends
+        if attempt.kind == "static":
+            return  # it cannot fail
+        now = ends
+        way.failed(attempt, error)
+        seen = len(way.tried)
+    skipped += way.tried[seen:]
+
+
+def _attempt(attempt: Attempt, late: tuple[float, float] | None, now: float) -> Document:
+    notes = []
+    if attempt.forced:
+        notes.append("last resort: asked although it was passed over, as all else has failed")
+    if attempt.kind == "base":
+        notes.append("only if the box has not failed otherwise than by lacking the adapter")
+    if isinstance(attempt.step, ProviderStep) and attempt.step.provider.unavailable is not None:
+        notes.append(f"will fail at once: {attempt.step.provider.unavailable}")
+    if isinstance(attempt.step, StaticStep) and not attempt.step.even_for_tools:
+        notes.append("not for a request with tools or a JSON response_format")
+    return {
+        "number": attempt.number,
+        "kind": attempt.kind,
+        "served_by": attempt.served_by,
+        "forced": attempt.forced,
+        # What it gets where all before it fail at once, and when it runs where each takes all of its time; None where
+        # it is not reached then.
+        "limit_s": None if attempt.kind == "static" else round(attempt.until - now, 3),
+        "at_the_latest_s": None if late is None else [round(time_s, 3) for time_s in late],
+        "notes": notes,
+    }
+
+
+def _box(view: FrozenBox, plan: Plan, budget_s: float, now: float) -> Document:
+    box, load, adapter = view.box, view.box.load, plan.adapter
+    estimate = load.estimate(adapter, now)
+    saturation = load.saturation(adapter, budget_s, now)
+    state = box.breaker.state(now)
+    condition = box.condition(adapter, now)
+    return {
+        "name": box.name,
+        "role": _role(view, plan),
+        "condition": None if condition is None else str(condition),
+        "why_not": _why_not(box, adapter, budget_s, now),
+        "unavailable": box.spec.unavailable,
+        "breaker": {"state": state, "retry_in_s": None if state == "closed" else _until(box.breaker.retry_at, now)},
+        "fails_fast": box.fails_fast,
+        "adapter": _adapter(box, adapter, now),
+        "drained": box.duty.drained,
+        "in_ramp": box.duty.in_ramp(now),
+        "has_its_share": box.has_its_share(now),
+        "in_flight": {
+            "total": box.in_flight,
+            "silent": load.attempts.silent,
+            "by_adapter": dict(sorted(load.attempts.adapters.items())),
+            "base": load.attempts.of(None),
+        },
+        "concurrency_limit": load.limit.limit,
+        "estimate": {
+            "ttft_s": _rounded(estimate.ttft_s),
+            "parts": {name: _rounded(value) for name, value in estimate.parts},
+        },
+        "budget_s": budget_s,
+        "saturated": view.saturated(adapter, budget_s, now),
+        "over_limit": not load.limit.admits(box.in_flight),
+        "saturated_for_s": _rounded(None if saturation.since_s is None else now - saturation.since_s)
+        if saturation.saturated
+        else None,
+        "slots": {"of": load.slots.slots, "held": list(load.slots.held), "holds_it": adapter in load.slots},
+    }
+
+
+def _role(view: BoxView, plan: Plan) -> str:
+    if view in plan.own:
+        return "own"
+    return "last_resort" if view in plan.last_resort else "left_out"
+
+
+def _boxes_left_out(views: Sequence[FrozenBox], plan: Plan, budget_s: float, now: float) -> Iterator[str]:
+    for view in views:
+        if _role(view, plan) == "own":
+            continue
+        why = _why_not(view.box, plan.adapter, budget_s, now)
+        if why is None:
+            yield f"box:{view.name}: {len(plan.own)} boxes come before it, and no more are asked"
+        elif _role(view, plan) == "last_resort":
+            yield f"box:{view.name}: only as the last resort: {why}"
+        else:
+            yield f"box:{view.name}: {why}"
+
+
+def _steps_left_out(policy: CustomerPolicy, attempts: Sequence[Attempt]) -> Iterator[str]:
+    if not policy.steps:
+        yield "fallback: the policy has no step that could be taken"
+    if not policy.hosted_allowed:
+        yield "providers: hosted.allowed is false, so that every token stays on your own boxes"
+    if any(isinstance(step, BaseStep) for step in policy.steps) and all(one.kind != "base" for one in attempts):
+        yield "base: no box may be asked for it now"
+    static = next((i for i, step in enumerate(policy.steps) if isinstance(step, StaticStep)), len(policy.steps))
+    if (behind := len(policy.steps) - static - 1) > 0:
+        yield f"{behind} step{'s' if behind > 1 else ''} behind static, which cannot fail"
+
+
+def _why_not(box: Box, adapter: str, budget_s: float, now: float) -> str | None:
+    """In words, why the box is not simply asked; None where it is."""
+    if box.spec.unavailable is not None:
+        return f"it is not configured: {box.spec.unavailable}"
+    if box.duty.drained:
+        return "an operator has drained it on this gateway"
+    if box.condition(adapter, now) is not None:
+        return _condition(box, adapter, now)
+    load = box.load
+    if not load.limit.admits(box.in_flight):
+        return f"{box.in_flight} are in flight there, and its limit is {load.limit.limit}"
+    if not load.saturation(adapter, budget_s, now).saturated:
+        return None
+    ttft_s = load.estimate(adapter, now).ttft_s
+    if ttft_s is not None and ttft_s > budget_s:
+        return f"its first token is expected after {ttft_s:.2f} s, and the budget is {budget_s:g} s"
+    return f"it was over the budget of {budget_s:g} s, and has not been well below it for long enough"
+
+
+def _condition(box: Box, adapter: str, now: float) -> str:
+    name, retry_in_s = _adapter(box, adapter, now).values()
+    if retry_in_s is not None:
+        what = "it said that it does not have the adapter" if name == "missing" else "the adapter fails there"
+        return f"{what}; it is asked again {_when(retry_in_s)}"
+    state = box.breaker.state(now)
+    if state == "closed" or box.duty.condition is not None:
+        return f"it was away ({box.last_error or 'silent'}), and has shown no token since"
+    when = _when(_until(box.breaker.retry_at, now))
+    return f"its circuit is open ({box.last_error or 'it failed'}); it is tried again {when}"
+
+
+def _adapter(box: Box, adapter: str, now: float) -> Document:
+    for name, found in (("missing", box.pairs.missing()), ("failing", box.pairs.failing())):
+        if adapter in found:
+            return {"state": name, "retry_in_s": _until(found[adapter], now)}
+    return {"state": "ok", "retry_in_s": None}
+
+
+def _when(in_s: float) -> str:
+    return f"in {in_s:.1f} s" if in_s > 0 else "by one request at a time"
+
+
+def _until(at: float, now: float) -> float:
+    return round(max(0.0, at - now), 3)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
