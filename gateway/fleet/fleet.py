@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from hashlib import blake2b
 
 from gateway.fleet.box import Box
 from gateway.fleet.gauges import show
 from gateway.fleet.probe import Probe
+from gateway.fleet.rendezvous import rendezvous
 from gateway.fleet.scrape import Scrape
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
@@ -99,7 +99,8 @@ class Fleets:
         key = (fleet, adapter)
         order = self._orders.get(key)
         if order is None:
-            order = tuple(sorted(self.boxes(fleet), key=lambda box: _weight(adapter, box.name), reverse=True))
+            by_name = {box.name: box for box in self.boxes(fleet)}
+            order = tuple(by_name[name] for name in rendezvous(adapter, by_name))
             self._orders[key] = order
         return order
 
@@ -169,7 +170,3 @@ def _same(box: Box, spec: BoxSpec, base_model: str) -> bool:
         spec.unavailable,
         base_model,
     )
-
-
-def _weight(adapter: str, box: str) -> bytes:
-    return blake2b(f"{adapter}\0{box}".encode(), digest_size=8).digest()
