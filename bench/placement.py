@@ -180,7 +180,8 @@ def _adapter_of(id: str) -> str:
 class Ours:
     """Placement by measured rates, then `decide`."""
 
-    def __init__(self, boxes: list[SimulatedBox], slots: int, seed: int) -> None:
+    def __init__(self, boxes: list[SimulatedBox], slots: int, seed: int, *, homes_only: bool) -> None:
+        self.homes_only = homes_only
         self.by_name = {box.name: box for box in boxes}
         self.slots = dict.fromkeys(self.by_name, slots)
         self.traffic = Traffic(0.0)
@@ -196,7 +197,7 @@ class Ours:
         self.traffic.seen(request.adapter)
         homes = self.placement.homes.get(request.adapter, ())
         order = [self.by_name[name] for name in self.placement.order(request.adapter)]
-        first = route(order, max(1, len(homes)), request.adapter)
+        first = order if self.homes_only else route(order, max(1, len(homes)), request.adapter)
         plan = decide(POLICY, first, adapter=request.adapter, stream=True, fallback_allowed=True, now=now)
         box = plan.own[0] if plan.own else None
         assert box is None or isinstance(box, SimulatedBox)
@@ -251,7 +252,7 @@ def arrivals(scenario: Scenario, seconds: float, seed: int) -> Iterator[Request]
             at_s += draw.expovariate(scenario.requests_per_s)
 
 
-def run(scenario: Scenario, policy: str, seconds: float, seed: int) -> Result:
+def run(scenario: Scenario, policy: str, seconds: float, seed: int, *, homes_only: bool = False) -> Result:
     boxes = [SimulatedBox(f"box-{number}", scenario.slots) for number in range(scenario.boxes)]
     requests = list(arrivals(scenario, seconds, seed))
     asked = _asked_by(requests)
@@ -259,7 +260,7 @@ def run(scenario: Scenario, policy: str, seconds: float, seed: int) -> Result:
     for box in boxes:
         for adapter in hot:
             box.engine.preload(adapter, 0.0)
-    ours = Ours(boxes, scenario.slots, seed)
+    ours = Ours(boxes, scenario.slots, seed, homes_only=homes_only)
     choose = _chooser(policy, boxes, ours, seed)
     timers: list[tuple[float, int, Callable[[float], None]]] = []
     numbers = count()
@@ -391,6 +392,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300.0, help="of traffic that count, of 1,000 adapters a fifth")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="scenarios whose name has this in it")
+    parser.add_argument("--homes-only", action="store_true", help="ours without passing over a full home")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     results: list[Result] = []
@@ -404,7 +406,7 @@ def main() -> None:
         first: Result | None = None
         for policy in POLICIES:
             seconds = options.seconds / 5 if scenario.boxes > 2 else options.seconds
-            result = run(scenario, policy, seconds, options.seed)
+            result = run(scenario, policy, seconds, options.seed, homes_only=options.homes_only)
             first = first or result
             if first.swaps_per_request:
                 result.swaps_to_random = result.swaps_per_request / first.swaps_per_request
