@@ -97,6 +97,11 @@ class BoxLoad:
 
     # What follows from it.
 
+    def has_room(self, adapter: str) -> bool:
+        """Whether a request for ``adapter`` would not make it one more in flight than there are LoRA slots."""
+        attempts = self.attempts
+        return attempts.of(adapter) > 0 or attempts.distinct < self.slots.slots
+
     def estimate(self, adapter: str | None, now: float) -> Estimate:
         """The time to first token that a request for ``adapter`` (None: the base) would see."""
         attempts = self.attempts

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
-from hashlib import blake2b
+from collections.abc import Callable, Sequence
 
 from gateway.fleet.box import Box
 from gateway.fleet.gauges import show
+from gateway.fleet.homes import Homes
 from gateway.fleet.probe import Probe
 from gateway.fleet.scrape import Scrape
 from gateway.observe.alarms import Alarms
@@ -51,7 +51,8 @@ class Fleets:
         self._clock = clock
         self._probing = probing
         self._fleets: dict[str, tuple[Box, ...]] = {}
-        self._orders: dict[tuple[str, str], tuple[Box, ...]] = {}
+        self._homes: dict[str, Homes] = {}
+        self._placing: dict[str, TaskSet] = {}
         self._probes: dict[Box, TaskSet] = {}
         self._leaving: list[Box] = []
         self._ending = TaskSet()
@@ -85,7 +86,7 @@ class Fleets:
                 boxes.append(box)
             fleets[fleet.name] = tuple(boxes)
         self._fleets = fleets
-        self._orders = {}
+        self._follow_homes()
         for box in before.values():
             self._leave(box)
         self._leaving = [box for box in self._leaving if box.pool.open or box.in_flight]
@@ -95,19 +96,15 @@ class Fleets:
         """The boxes of one fleet, in the order of the YAML; empty where there is no such fleet (any more)."""
         return self._fleets.get(fleet, ())
 
-    def boxes_for(self, fleet: str, adapter: str) -> tuple[Box, ...]:
-        """The boxes of ``fleet`` in the order in which ``adapter`` prefers them.
+    def boxes_for(self, fleet: str, adapter: str) -> Sequence[Box]:
+        """The boxes of ``fleet`` in the order in which to ask them for one request for ``adapter``, which is counted.
 
-        Rendezvous hashing (Thaler and Ravishankar, 1998): each adapter keeps to its box, so that the box keeps it
-        loaded, and when a box comes or goes only the adapters that it wins or held move. ``adapter`` has to be one
-        that a policy names, as the order is remembered.
+        Each adapter has a home by its share of the traffic (``placement``), so that a box keeps it loaded; while little
+        traffic was seen, that is the first of rendezvous hashing. ``adapter`` has to be one that a policy names, as the
+        order is remembered.
         """
-        key = (fleet, adapter)
-        order = self._orders.get(key)
-        if order is None:
-            order = tuple(sorted(self.boxes(fleet), key=lambda box: _weight(adapter, box.name), reverse=True))
-            self._orders[key] = order
-        return order
+        homes = self._homes.get(fleet)
+        return homes.boxes_for(adapter) if homes is not None else ()
 
     def all(self) -> tuple[Box, ...]:
         """Every box of the policy in force."""
@@ -128,12 +125,26 @@ class Fleets:
 
     async def close(self) -> None:
         """Stop probing and close every connection."""
-        for probes in list(self._probes.values()):
-            await probes.close()
+        for tasks in (*self._probes.values(), *self._placing.values()):
+            await tasks.close()
         self._probes.clear()
+        self._placing.clear()
         await self._ending.close()
         for box in (*self.all(), *self._leaving):
             await box.pool.close()
+
+    def _follow_homes(self) -> None:
+        for name in self._homes.keys() - self._fleets.keys():
+            del self._homes[name]
+            if (placing := self._placing.pop(name, None)) is not None:
+                self._ending.spawn(placing.close(), name=f"end of the placement of {name}")
+        for name, boxes in self._fleets.items():
+            if name not in self._homes:
+                homes = self._homes[name] = Homes(clock=self._clock, uniform=self._uniform)
+                if self._probing:
+                    placing = self._placing[name] = TaskSet()
+                    placing.spawn(homes.run(), name=f"placement of {name}")
+            self._homes[name].follow(boxes)
 
     def _make(self, spec: BoxSpec, base_model: str) -> Box:
         box = Box(
@@ -183,7 +194,3 @@ def _same(box: Box, spec: BoxSpec, base_model: str) -> bool:
         spec.unavailable,
         base_model,
     )
-
-
-def _weight(adapter: str, box: str) -> bytes:
-    return blake2b(f"{adapter}\0{box}".encode(), digest_size=8).digest()

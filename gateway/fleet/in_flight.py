@@ -38,6 +38,11 @@ class InFlight:
         return self._by_adapter.get(adapter, 0)
 
     @property
+    def distinct(self) -> int:
+        """How many adapters have any; the base is none."""
+        return len(self._by_adapter) - (None in self._by_adapter)
+
+    @property
     def adapters(self) -> dict[str, int]:
         """How many there are for each adapter that has any; the base is none."""
         return {name: count for name, count in self._by_adapter.items() if name is not None}
