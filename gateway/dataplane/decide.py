@@ -7,7 +7,6 @@ run the same code.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.errors import Reason
@@ -38,7 +37,6 @@ class BoxView(Protocol):
         """None where the box may be asked for this adapter (None: for the base); else why not."""
 
 
-@dataclass(slots=True, eq=False)
 class Plan:
     """The ordered attempts for one request.
 
@@ -46,14 +44,83 @@ class Plan:
     answer's reason if no box is left to ask. ``steps``: the fallback. ``boxes``: all boxes of the fleet in the order of
     preference, for a ``base`` step. ``last_resort``: boxes that are too busy, whose breaker is open or that lacked the
     adapter, asked only when all else has failed: as long as one target may be healthy, no 5xx is due.
+
+    A box is looked at when those before it are used up: nearly every request is answered by the first. So ``own``
+    grows, and the other findings are whole when ``look_on`` has said that nothing is left.
     """
 
-    adapter: str
-    own: tuple[BoxView, ...]
-    withheld: Reason | None
-    steps: tuple[Step, ...]
-    boxes: tuple[BoxView, ...]
-    last_resort: tuple[BoxView, ...]
+    __slots__ = (
+        "_budget_s",
+        "_busy",
+        "_in_ramp",
+        "_looked_at",
+        "adapter",
+        "boxes",
+        "last_resort",
+        "own",
+        "steps",
+        "withheld",
+    )
+
+    def __init__(self, adapter: str, boxes: Sequence[BoxView], steps: tuple[Step, ...], budget_s: float) -> None:
+        self.adapter = adapter
+        self.boxes = boxes
+        self.steps = steps
+        self.own: list[BoxView] = []
+        self.withheld: Reason | None = None
+        self.last_resort: list[BoxView] = []
+        self._budget_s = budget_s
+        self._in_ramp: list[BoxView] = []
+        self._busy: list[BoxView] = []
+        self._looked_at = 0
+
+    def look_on(self, now: float) -> bool:
+        """Find the next box for ``own``, as boxes are at ``now``; False where there is none."""
+        boxes = self.boxes
+        if self._looked_at > len(boxes) or len(self.own) >= MAX_OWN_ATTEMPTS:
+            return False
+        while self._looked_at < len(boxes):
+            box = boxes[self._looked_at]
+            self._looked_at += 1
+            if self._suits(box, now):
+                self.own.append(box)
+                return True
+        return self._last_ones()
+
+    def look_at_all(self, now: float) -> None:
+        """Complete ``own``, ``withheld`` and ``last_resort``."""
+        while self.look_on(now):
+            pass
+
+    def _suits(self, box: BoxView, now: float) -> bool:
+        why_not = box.condition(self.adapter, now)
+        if why_not is None and box.saturated(self.adapter, self._budget_s, now):
+            why_not = Reason.BACKEND_SATURATED
+            self._busy.append(box)
+        if why_not is None:
+            if not box.has_its_share(now):
+                return True
+            self._in_ramp.append(box)
+            return False
+        # A missing adapter says more than an open breaker, which says more than nothing.
+        if self.withheld is None or why_not is Reason.ADAPTER_UNAVAILABLE:
+            self.withheld = why_not
+        # It may have loaded the adapter again since it said that it lacks it, and another 404 costs next to nothing.
+        if why_not in (Reason.CIRCUIT_OPEN, Reason.ADAPTER_UNAVAILABLE) and box.fails_fast:
+            self.last_resort.append(box)
+        return False
+
+    def _last_ones(self) -> bool:
+        """All were looked at: what is asked behind those that simply suit."""
+        before = len(self.own)
+        self._looked_at += 1
+        self.own += self._in_ramp
+        if self.steps:
+            self.last_resort = self._busy + self.last_resort
+        else:
+            self.own += self._busy
+        del self.own[MAX_OWN_ATTEMPTS:]
+        return len(self.own) > before
 
 
 def first_token_budget_s(policy: CustomerPolicy, *, stream: bool) -> float:
@@ -78,36 +145,6 @@ def decide(
     seconds.
     """
     steps = policy.steps if fallback_allowed else ()
-    budget_s = first_token_budget_s(policy, stream=stream)
-    own: list[BoxView] = []
-    in_ramp: list[BoxView] = []
-    busy: list[BoxView] = []
-    withheld: Reason | None = None
-    last_resort: list[BoxView] = []
-    for box in boxes:
-        why_not = box.condition(adapter, now)
-        if why_not is None and box.saturated(adapter, budget_s, now):
-            why_not = Reason.BACKEND_SATURATED
-            busy.append(box)
-        if why_not is None:
-            (in_ramp if box.has_its_share(now) else own).append(box)
-            continue
-        # A missing adapter says more than an open breaker, which says more than nothing.
-        if withheld is None or why_not is Reason.ADAPTER_UNAVAILABLE:
-            withheld = why_not
-        # It may have loaded the adapter again since it said that it lacks it, and another 404 costs next to nothing.
-        if why_not in (Reason.CIRCUIT_OPEN, Reason.ADAPTER_UNAVAILABLE) and box.fails_fast:
-            last_resort.append(box)
-    own += in_ramp
-    if steps:
-        last_resort = busy + last_resort
-    else:
-        own += busy
-    return Plan(
-        adapter=adapter,
-        own=tuple(own[:MAX_OWN_ATTEMPTS]),
-        withheld=withheld,
-        steps=steps,
-        boxes=tuple(boxes),
-        last_resort=tuple(last_resort),
-    )
+    plan = Plan(adapter, boxes, steps, first_token_budget_s(policy, stream=stream))
+    plan.look_on(now)
+    return plan

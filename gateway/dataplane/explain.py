@@ -66,6 +66,7 @@ def explain(
     """
     views = [FrozenBox(box) for box in boxes]
     plan = decide(policy, views, adapter=adapter, stream=stream, fallback_allowed=True, now=now)
+    plan.look_at_all(now)
     budget_s = first_token_budget_s(policy, stream=stream)
 
     def journey() -> Journey:

@@ -73,6 +73,7 @@ class Journey:
         "_last_index",
         "_now",
         "_own_index",
+        "_own_over",
         "_own_until",
         "_plain",
         "_plan",
@@ -113,6 +114,7 @@ class Journey:
         self._skipped: list[ProviderStep] = []
         self._now = now
         self._crashed = 0
+        self._own_over = False
         self._failed_boxes: set[str] = set()
         self._first_reason: Reason | None = None
         self.started = 0
@@ -168,7 +170,8 @@ class Journey:
         if candidate.kind == "own" and not candidate.forced:
             if self._plain:
                 return now + (self._own_until - now) / 2
-            if not self._plan.steps and self._own_index >= len(self._plan.own):
+            plan = self._plan
+            if not plan.steps and self._own_index >= len(plan.own) and not plan.look_on(now):
                 # Nothing stands behind it, so that giving it up early would gain nobody anything.
                 return self._own_until
             return min(self._own_until, now + self._policy.ttft_budget_s)
@@ -194,14 +197,17 @@ class Journey:
 
     def _next_own(self) -> Attempt | None:
         number = self._own_index
-        if number >= len(self._plan.own) or self._crashed >= MAX_CRASHES:
+        plan = self._plan
+        if self._own_over or self._crashed >= MAX_CRASHES:
+            return None
+        if number >= len(plan.own) and not plan.look_on(self._now):
             return None
         # An attempt that the box's breaker turned away cost nobody anything: the next one is no retry yet.
         if number and self.started and not self._may_retry():
-            self._own_index = len(self._plan.own)
+            self._own_over = True
             return None
         self._own_index = number + 1
-        return _own(self._plan.own[number])
+        return _own(plan.own[number])
 
     def _next_step(self) -> Attempt | None:
         steps = self._plan.steps
@@ -236,6 +242,7 @@ class Journey:
         return None
 
     def _next_last_box(self) -> Attempt | None:
+        self._plan.look_at_all(self._now)
         if self._last_index >= len(self._plan.last_resort) or self._crashed >= MAX_CRASHES:
             return None
         self._last_index += 1

@@ -64,6 +64,7 @@ class Box:
         self.breaker = Breaker(on_change=self._breaker_changed)
         self.pairs = Pairs(spec.name, alarms, self._pair_changed)
         self._failing: set[str] = set()
+        self._refuses_key = False
         self._heads: dict[str, bytes] = {}
         self._metrics = metrics
         self._alarms = alarms
@@ -119,13 +120,14 @@ class Box:
         """None where the box may be asked for ``adapter`` (None: for the base); else why not."""
         if self.spec.unavailable is not None:
             return Reason.BACKEND_DOWN
+        duty = self.duty
         # Before all else: what an operator took off is not even a last resort.
-        if self.duty.drained:
+        if duty.drained:
             return Reason.FORCED
-        if (why_not := self.pairs.condition(adapter, now)) is not None:
+        if self.pairs and (why_not := self.pairs.condition(adapter, now)) is not None:
             return why_not
-        if (why_not := self.duty.condition) is not None:
-            return why_not
+        if not duty.on:
+            return duty.condition
         return None if self.breaker.admits(now) else Reason.CIRCUIT_OPEN
 
     def has_its_share(self, now: float) -> bool:
@@ -145,7 +147,7 @@ class Box:
         """
         if probe:
             force = True
-        elif self.duty.drained or (not force and self.condition(adapter, now) is not None):
+        elif not self.duty.on and (self.duty.drained or not force):
             return None
         if self.spec.unavailable is not None:
             return None
@@ -157,22 +159,13 @@ class Box:
             if pair_permit is not None:
                 pair_permit.released()
             return None
-        swaps = self.load.slots.swaps
-        silent_before, in_flight = self.load.began(adapter, streamed=streamed)
-        self._probes += probe
-        if self.load.slots.swaps != swaps:
+        load = self.load
+        swaps = load.slots.swaps
+        silent_before, in_flight = load.began(adapter, streamed=streamed)
+        if load.slots.swaps != swaps:
             self._metrics.box_predicted_swaps.inc(self.name)
-        return Permit(
-            self,
-            adapter,
-            now,
-            box_permit,
-            pair_permit,
-            streamed=streamed,
-            silent_before=silent_before,
-            in_flight=in_flight,
-            probe=probe,
-        )
+        self._probes += probe
+        return Permit(self, adapter, now, box_permit, pair_permit, streamed, silent_before, in_flight, probe)
 
     def eject(self, now: float, why: str, *, silent: bool = True) -> None:
         """The box hangs, or is gone: open its breaker and end the attempts that wait on it."""
@@ -211,16 +204,20 @@ class Box:
 
     def answered(self, permit: Permit, now: float) -> None:
         """Content came: the box lives and has the adapter."""
-        if not permit.answered:
+        if permit.streamed and not permit.answered:
             self.load.first_content(permit, now)
-            if permit.streamed:
-                self.load.attempts.answered()
+            self.load.attempts.answered()
         self.last_life = now
-        self.duty.answered(now)
-        self._authorized()
-        self._failing.clear()
+        # A healthy box has nothing to be cleared of, and this runs for every request.
+        if not self.duty.on:
+            self.duty.answered(now)
+        if self._refuses_key:
+            self._authorized()
+        if self._failing:
+            self._failing.clear()
         permit.box_permit.succeeded(now)
-        self.pairs.answered(permit.adapter, permit.pair_permit, now)
+        if self.pairs:
+            self.pairs.answered(permit.adapter, permit.pair_permit, now)
 
     def progressed(self, now: float) -> None:
         """More of an answer came."""
@@ -276,11 +273,13 @@ class Box:
 
     def _unauthorized(self, error: UpstreamError) -> None:
         if not self._retired:
+            self._refuses_key = True
             self._alarms.on(
                 "box_unauthorized", self.name, f"box {self.name} refuses our key ({error}): check its api_key"
             )
 
     def _authorized(self) -> None:
+        self._refuses_key = False
         self._alarms.off("box_unauthorized", self.name)
 
     def _breaker_changed(self, state: State) -> None:

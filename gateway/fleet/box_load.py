@@ -45,7 +45,7 @@ class BoxLoad:
         self.slots = SlotModel(max_loras)
         self._silent_since_reading = 0
         self._saturations: dict[tuple[str | None, float], Saturation] = {}
-        self._calm: dict[tuple[str | None, float], tuple[float, int]] = {}
+        self._calm: dict[tuple[str | None, float], tuple[float, int, int]] = {}
 
     # What happens.
 
@@ -131,17 +131,18 @@ class BoxLoad:
 
     def saturated(self, adapter: str | None, budget_s: float, now: float) -> bool:
         """The same, for a request that is to be decided."""
-        if not self.limit.admits(self.attempts.total):
-            return True
         key = (adapter, budget_s)
+        attempts = self.attempts
         calm = self._calm.get(key)
-        if calm is not None and now < calm[0] and self.attempts.silent <= calm[1]:
+        if calm is not None and now < calm[0] and attempts.silent <= calm[1] and attempts.total < calm[2]:
             return False
+        if not self.limit.admits(attempts.total):
+            return True
         seen_s = self.estimate(adapter, now).ttft_s
         state = self._saturations.get(key, _NEVER).after(seen_s, budget_s, now)
         self._become(adapter, budget_s, state, now)
         if state is _NEVER and (seen_s is None or seen_s < CALM_SHARE * budget_s):
-            self._calm[key] = (now + CALM_S, self.attempts.silent + CALM_MORE)
+            self._calm[key] = (now + CALM_S, attempts.silent + CALM_MORE, self.limit.limit)
         return state.saturated
 
     def _after(self, state: Saturation, adapter: str | None, budget_s: float, now: float) -> Saturation:

@@ -23,33 +23,39 @@ RAMP_S = 4.0
 class Duty:
     """Whether and how far one box is on duty. ``drained``: an operator took it off."""
 
-    __slots__ = ("_away", "_back_at", "drained")
+    __slots__ = ("_away", "_back_at", "drained", "on")
 
     def __init__(self) -> None:
         self.drained = False
+        self.on = True
+        """Whether the box may get anything new."""
         self._away = False
         self._back_at: float | None = None
 
     def away(self) -> None:
         """It refuses connections, or is silent."""
         self._away = True
+        self.on = False
         self._back_at = None
 
     def answered(self, now: float) -> None:
         """It showed a token, or some other answer that only a server with its model loaded gives."""
         if self._away:
             self._away = False
+            self.on = not self.drained
             self._back_at = now
 
     def drain(self) -> None:
         """Nothing new goes there; what runs goes on."""
         self.drained = True
+        self.on = False
         self._back_at = None
 
     def undrain(self, now: float) -> None:
         """It takes traffic again, in a ramp."""
         if self.drained:
             self.drained = False
+            self.on = not self._away
             self._back_at = now
 
     @property

@@ -18,16 +18,17 @@ TOO_MANY = 0.5
 class FailureRate:
     """Counts attempts by how they ended, over a sliding window."""
 
-    __slots__ = ("_buckets", "_newest")
+    __slots__ = ("_buckets", "_current", "_newest")
 
     def __init__(self) -> None:
         # Of each second of the window: [succeeded, failed].
         self._buckets: list[list[int]] = [[0, 0] for _ in range(WINDOW_S)]
         self._newest = 0
+        self._current = self._buckets[0]
 
     def succeeded(self, now: float) -> None:
         """An attempt succeeded at ``now``, in monotonic seconds."""
-        self._bucket(now)[0] += 1
+        (self._current if int(now) == self._newest else self._bucket(now))[0] += 1
 
     def failed(self, now: float) -> bool:
         """An attempt failed; whether too many have."""
@@ -49,4 +50,5 @@ class FailureRate:
         while self._newest < second:
             self._newest += 1
             self._buckets[self._newest % WINDOW_S][:] = (0, 0)
-        return self._buckets[self._newest % WINDOW_S]
+        self._current = self._buckets[self._newest % WINDOW_S]
+        return self._current

@@ -36,6 +36,9 @@ class Pairs:
     def __contains__(self, adapter: str | None) -> bool:
         return adapter in self._pairs
 
+    def __len__(self) -> int:
+        return len(self._pairs)
+
     def condition(self, adapter: str | None, now: float) -> Reason | None:
         """None where the box may be asked for this adapter; else why not."""
         pair = self._pairs.get(adapter)

@@ -74,7 +74,6 @@ class Permit:
         began: float,
         box_permit: circuit.Permit,
         pair_permit: circuit.Permit | None,
-        *,
         streamed: bool,
         silent_before: int,
         in_flight: int,

@@ -31,7 +31,11 @@ def route(boxes: Sequence[B], homes: int, adapter: str) -> Sequence[B]:
     home as it has slots, so that vLLM would let the request wait until one of them has nothing to do, however long that
     takes, and there are two slots free elsewhere.
     """
-    ordered = [*sorted(boxes[:homes], key=_busy), *boxes[homes:]] if homes > 1 else boxes
+    ordered = boxes
+    if homes == 2 and _busy(boxes[1]) < _busy(boxes[0]):
+        ordered = [boxes[1], boxes[0], *boxes[2:]]
+    elif homes > 2:
+        ordered = [*sorted(boxes[:homes], key=_busy), *boxes[homes:]]
     home = ordered[0]
     others = ordered[homes : homes + OTHERS]
     if adapter not in home.load.slots:
