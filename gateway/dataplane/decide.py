@@ -68,10 +68,11 @@ class Plan:
         self.steps = steps
         self.own: list[BoxView] = []
         self.withheld: Reason | None = None
-        self.last_resort: list[BoxView] = []
+        # Tuples, as nearly always nothing gets in.
+        self.last_resort: tuple[BoxView, ...] = ()
         self._budget_s = budget_s
-        self._in_ramp: list[BoxView] = []
-        self._busy: list[BoxView] = []
+        self._in_ramp: tuple[BoxView, ...] = ()
+        self._busy: tuple[BoxView, ...] = ()
         self._looked_at = 0
 
     def look_on(self, now: float) -> bool:
@@ -96,18 +97,18 @@ class Plan:
         why_not = box.condition(self.adapter, now)
         if why_not is None and box.saturated(self.adapter, self._budget_s, now):
             why_not = Reason.BACKEND_SATURATED
-            self._busy.append(box)
+            self._busy += (box,)
         if why_not is None:
             if not box.has_its_share(now):
                 return True
-            self._in_ramp.append(box)
+            self._in_ramp += (box,)
             return False
         # A missing adapter says more than an open breaker, which says more than nothing.
         if self.withheld is None or why_not is Reason.ADAPTER_UNAVAILABLE:
             self.withheld = why_not
         # It may have loaded the adapter again since it said that it lacks it, and another 404 costs next to nothing.
         if why_not in (Reason.CIRCUIT_OPEN, Reason.ADAPTER_UNAVAILABLE) and box.fails_fast:
-            self.last_resort.append(box)
+            self.last_resort += (box,)
         return False
 
     def _last_ones(self) -> bool:

@@ -132,7 +132,8 @@ class Box:
 
     def has_its_share(self, now: float) -> bool:
         """Whether the box comes back, and has as much as is good for it: others are to be asked first."""
-        return self.duty.has_its_share(self.in_flight, now)
+        duty = self.duty
+        return duty.ramps and duty.has_its_share(self.in_flight, now)
 
     def saturated(self, adapter: str | None, budget_s: float, now: float) -> bool:
         """Whether a request for ``adapter`` would see its first token too late, or enough run as it is."""

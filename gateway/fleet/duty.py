@@ -65,6 +65,11 @@ class Duty:
             return Reason.FORCED
         return Reason.CIRCUIT_OPEN if self._away else None
 
+    @property
+    def ramps(self) -> bool:
+        """Whether it is worth a look at the clock if the box is in its ramp."""
+        return self._back_at is not None
+
     def in_ramp(self, now: float) -> bool:
         """Whether the box came back only lately."""
         return self._back_at is not None and now < self._back_at + RAMP_S
