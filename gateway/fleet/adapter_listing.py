@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from gateway.errors import ProtocolError, UpstreamStatus
+from gateway.fleet.request_head import request_head
 from gateway.policy.compiled import BoxSpec
 from gateway.upstream.pool import Pool
 
@@ -34,14 +35,7 @@ async def listed_adapters(pool: Pool, spec: BoxSpec, until: float) -> frozenset[
 
     :raises UpstreamError: it does not say.
     """
-    lines = [
-        b"GET %b%b HTTP/1.1" % (pool.origin.base_path.encode("ascii"), PATH.encode("ascii")),
-        b"host: " + pool.origin.host_header,
-        b"accept-encoding: identity",
-    ]
-    if spec.api_key is not None:
-        lines.append(b"authorization: Bearer " + spec.api_key.encode("ascii"))
-    exchange = await pool.exchange(b"".join(line + b"\r\n" for line in lines), b"", until)
+    exchange = await pool.exchange(request_head("GET", pool.origin, PATH, api_key=spec.api_key), b"", until)
     try:
         exchange.until = until
         body = await exchange.read_all(LIMIT_BYTES)

@@ -12,6 +12,7 @@ from gateway.fleet.breaker import THRESHOLD, Breaker, State
 from gateway.fleet.duty import Duty
 from gateway.fleet.pairs import Pairs
 from gateway.fleet.permit import Permit
+from gateway.fleet.request_head import request_head
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics
@@ -104,16 +105,9 @@ class Box:
         """The request line and headers of a ``POST`` to ``path``, each with its line end; no length, no blank line."""
         head = self._heads.get(path)
         if head is None:
-            origin = self.pool.origin
-            lines = [
-                f"POST {origin.base_path}{path} HTTP/1.1".encode("ascii"),
-                b"host: " + origin.host_header,
-                b"content-type: application/json",
-                b"accept-encoding: identity",
-            ]
-            if self.spec.api_key is not None:
-                lines.append(b"authorization: Bearer " + self.spec.api_key.encode("ascii"))
-            head = self._heads[path] = b"".join(line + b"\r\n" for line in lines)
+            head = self._heads[path] = request_head(
+                "POST", self.pool.origin, path, api_key=self.spec.api_key, header=b"content-type: application/json"
+            )
         return head
 
     def condition(self, adapter: str | None, now: float) -> Reason | None:

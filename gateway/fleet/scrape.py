@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from gateway.errors import InternalFault, ProtocolError, UpstreamError, UpstreamStatus
 from gateway.fleet.engine_metrics import MAX_PAGE_BYTES, PATH, SHORT_PATH, EngineReading, parse
+from gateway.fleet.request_head import request_head
 from gateway.upstream.pool import Pool
 
 INTERVAL_S = 1.0
@@ -58,7 +59,10 @@ class Scrape:
         self._on_failure = on_failure
         self._random = random
         self._timeout_s = timeout_s
-        self._heads = {path: _head(pool, path, api_key) for path in (PATH, SHORT_PATH)}
+        self._heads = {
+            path: request_head("GET", pool.origin, path, api_key=api_key, header=b"accept: text/plain")
+            for path in (PATH, SHORT_PATH)
+        }
         self._path = SHORT_PATH
         self.failures = 0
         """How many readings in a row have failed."""
@@ -117,16 +121,3 @@ class Scrape:
             self._on_failure(error)
         except Exception:
             log.exception("what hears of failed readings failed itself")
-
-
-def _head(pool: Pool, path: str, api_key: str | None) -> bytes:
-    origin = pool.origin
-    lines = [
-        f"GET {origin.base_path}{path} HTTP/1.1".encode("ascii"),
-        b"host: " + origin.host_header,
-        b"accept: text/plain",
-        b"accept-encoding: identity",
-    ]
-    if api_key is not None:
-        lines.append(b"authorization: Bearer " + api_key.encode("ascii"))
-    return b"".join(line + b"\r\n" for line in lines)
