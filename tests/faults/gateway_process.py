@@ -26,7 +26,7 @@ class GatewayProcess:
     @classmethod
     def start(cls, processes: Processes, *options: str | Path, env: Mapping[str, str] | None = None) -> GatewayProcess:
         """Start one with these options of ``failsoft serve``; wait for it with ``ready`` or ``wait_ready``."""
-        command = [sys.executable, "-m", "gateway.cli", "serve", "--port", "0", *options]
+        command = [sys.executable, "-m", "tests.faults.steady_homes", "serve", "--port", "0", *options]
         return cls(processes.command(command, name="gateway", env={**ENVIRONMENT, **(env or {})}))
 
     @property
