@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from collections.abc import Callable
+
+Clock = Callable[[], float]
+"""Monotonic seconds: the event loop's ``time``. Handed on within a request: to ask for the running loop takes a system
+call (getpid, before Python 3.12), and a relay would make five of them."""
 
 
 def wall_s() -> float:

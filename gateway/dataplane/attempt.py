@@ -5,7 +5,6 @@ Thin I/O: what to try and for how long is :mod:`gateway.dataplane.journey`'s; wh
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.clock import wall_s
+from gateway.clock import Clock, wall_s
 from gateway.dataplane.journey import Attempt
 from gateway.dataplane.marks import Mark
 from gateway.dataplane.plain_guard import check_plain
@@ -63,21 +62,21 @@ class Asker:
         self._providers = providers
         self.hosted = hosted
 
-    async def ask(self, request: Request, attempt: Attempt) -> Answer:
+    async def ask(self, request: Request, attempt: Attempt, clock: Clock) -> Answer:
         """The answer to ``attempt``, once it is committed. Raises :class:`UpstreamError` while it still is not."""
         try:
             step = attempt.step
             # What asks is made by a plain call: one more coroutine between here and the socket costs a microsecond.
             if isinstance(step, ProviderStep):
-                return await self._asking_provider(request, attempt, step)
-            return await self._asking_box(request, attempt)
+                return await self._asking_provider(request, attempt, step, clock)
+            return await self._asking_box(request, attempt, clock)
         except FailsoftError:
             raise
         except Exception as defect:
             log.exception("a defect in an attempt at %s", attempt.served_by)
             raise InternalFault(f"internal error ({type(defect).__name__})") from defect
 
-    def _asking_box(self, request: Request, attempt: Attempt) -> Coroutine[Any, Any, Answer]:
+    def _asking_box(self, request: Request, attempt: Attempt, clock: Clock) -> Coroutine[Any, Any, Answer]:
         box = attempt.box
         if not isinstance(box, Box):
             raise TypeError(f"{attempt.kind} is no attempt at an upstream")
@@ -86,43 +85,34 @@ class Asker:
         base_model = box.base_model
         body = request.body if own else msgspec.json.encode(request.fields | {"model": base_model})
         head = box.head(request.path) + _request_id(request, attempt)
-        permit = _admitted(box, request, own=own, now=asyncio.get_running_loop().time(), force=attempt.forced)
-        return self._ask(permit, box.pool, head, body, request, attempt, None, base_model, box.pending)
+        permit = _admitted(box, request, own=own, now=clock(), force=attempt.forced)
+        return self._ask(
+            _Question(box.pool, head, body, base_model, None, box.pending), request, attempt, permit, clock
+        )
 
-    def _asking_provider(self, request: Request, attempt: Attempt, step: ProviderStep) -> Coroutine[Any, Any, Answer]:
+    def _asking_provider(
+        self, request: Request, attempt: Attempt, step: ProviderStep, clock: Clock
+    ) -> Coroutine[Any, Any, Answer]:
         call = self._providers.call(step, request_id=f"{request.id}-{attempt.number}")
         body = msgspec.json.encode(translate(step, request.endpoint, request.fields))
+        model = step.upstream_model
         shape = AnswerShape(
             request.endpoint,
             include_usage=request.include_usage,
             request_id=request.id,
             created_s=int(wall_s()),
-            asked_model=step.upstream_model,
+            asked_model=model,
         )
-        now = asyncio.get_running_loop().time()
         health = self.hosted.of(step.provider)
-        permit = health.admit(now, streamed=request.stream, by_worker=not step.direct, force=attempt.forced)
+        permit = health.admit(clock(), streamed=request.stream, by_worker=not step.direct, force=attempt.forced)
         if permit is None:
             raise NotAdmitted(f"{step.provider.name} takes nobody while one request tries it")
-        return self._ask(permit, call.pool, call.head, body, request, attempt, shape, step.upstream_model)
+        return self._ask(_Question(call.pool, call.head, body, model, shape, None), request, attempt, permit, clock)
 
-    async def _ask(
-        self,
-        permit: Held,
-        pool: Pool,
-        head: bytes,
-        body: bytes,
-        request: Request,
-        attempt: Attempt,
-        shape: AnswerShape | None,
-        model: str,
-        pending: set[Exchange] | None = None,
-    ) -> Answer:
+    async def _ask(self, question: _Question, request: Request, attempt: Attempt, permit: Held, clock: Clock) -> Answer:
         """Send it, and tell ``permit`` how that went. The answer to a stream holds on to it."""
-        clock = asyncio.get_running_loop().time
-        send = self._stream if request.stream else self._plain
         try:
-            answer = await send(pool, head, body, request, attempt, shape, model, pending)
+            answer = await (_stream if request.stream else _plain)(question, request, attempt)
         except UpstreamError as error:
             permit.failed(error, clock())
             raise
@@ -135,84 +125,79 @@ class Asker:
             permit.released()
         return answer
 
-    async def _stream(
-        self,
-        pool: Pool,
-        head: bytes,
-        body: bytes,
-        request: Request,
-        attempt: Attempt,
-        shape: AnswerShape | None,
-        model: str,
-        pending: set[Exchange] | None = None,
-    ) -> Answer:
-        reshape: Reshape | None = None if shape is None else shape.frame
-        exchange = await self._open(pool, head, body, attempt.until, pending)
-        try:
-            content_type = exchange.header(b"content-type") or b""
-            if not content_type.lower().startswith(b"text/event-stream"):
-                raise ProtocolError(f"a stream was asked for, {content_type.decode('latin-1')!r} came")
-            guard = StreamGuard(request.choices, reshape=reshape)
-            while True:
-                data = await exchange.read()
-                first = guard.feed(data) if data else guard.eof()
-                # Content that came together with what breaks the stream was shown to nobody yet.
-                if guard.error is not None:
-                    raise guard.error
-                if guard.committed:
-                    break
-                if guard.complete:
-                    raise ProtocolError("a stream without content")
-        except BaseException:
-            exchange.close()
-            raise
-        if pending is not None:
-            # From its commit on a stream is bounded by its stall time-out.
-            pending.discard(exchange)
-        mark = _mark(request, attempt, (guard.model if shape is None else shape.model) or model)
-        return Answer(attempt, first if mark is None else mark.splice(first), mark, exchange, guard)
 
-    async def _plain(
-        self,
-        pool: Pool,
-        head: bytes,
-        body: bytes,
-        request: Request,
-        attempt: Attempt,
-        shape: AnswerShape | None,
-        model: str,
-        pending: set[Exchange] | None = None,
-    ) -> Answer:
-        exchange = await self._open(pool, head, body, attempt.until, pending)
-        try:
-            answer = await exchange.read_all(ANSWER_LIMIT)
-        finally:
-            exchange.close()
-        served = check_plain(answer)
-        if shape is not None:
-            answer = shape.body(answer)
-            served = shape.model
-        mark = _mark(request, attempt, served or model)
-        return Answer(attempt, answer if mark is None else mark.splice(answer), mark)
+@dataclass(slots=True, eq=False)
+class _Question:
+    """What an upstream is asked. ``model``: what to call the one that answers, where the answer does not say;
+    ``shape``: None where the answer is in our clients' shape already."""
 
-    @staticmethod
-    async def _open(
-        pool: Pool, head: bytes, body: bytes, until: float, pending: set[Exchange] | None = None
-    ) -> Exchange:
-        exchange = await pool.exchange(head, body, until, pending=pending)
-        if exchange.status == 200:
-            return exchange
-        try:
-            error_body = await exchange.read_all(ERROR_LIMIT)
-            retry_after = exchange.header(b"retry-after") or b""
-            raise UpstreamStatus(
-                exchange.status,
-                error_body,
-                content_type=exchange.header(b"content-type") or b"",
-                retry_after_s=float(retry_after) if retry_after.isdigit() else None,
-            )
-        finally:
-            exchange.close()
+    pool: Pool
+    head: bytes
+    body: bytes
+    model: str
+    shape: AnswerShape | None
+    pending: set[Exchange] | None
+
+
+async def _stream(question: _Question, request: Request, attempt: Attempt) -> Answer:
+    shape, pending = question.shape, question.pending
+    reshape: Reshape | None = None if shape is None else shape.frame
+    exchange = await _open(question, attempt.until)
+    try:
+        content_type = exchange.header(b"content-type") or b""
+        if not content_type.lower().startswith(b"text/event-stream"):
+            raise ProtocolError(f"a stream was asked for, {content_type.decode('latin-1')!r} came")
+        guard = StreamGuard(request.choices, reshape=reshape)
+        while True:
+            data = await exchange.read()
+            first = guard.feed(data) if data else guard.eof()
+            # Content that came together with what breaks the stream was shown to nobody yet.
+            if guard.error is not None:
+                raise guard.error
+            if guard.committed:
+                break
+            if guard.complete:
+                raise ProtocolError("a stream without content")
+    except BaseException:
+        exchange.close()
+        raise
+    if pending is not None:
+        # From its commit on a stream is bounded by its stall time-out.
+        pending.discard(exchange)
+    mark = _mark(request, attempt, (guard.model if shape is None else shape.model) or question.model)
+    return Answer(attempt, first if mark is None else mark.splice(first), mark, exchange, guard)
+
+
+async def _plain(question: _Question, request: Request, attempt: Attempt) -> Answer:
+    shape = question.shape
+    exchange = await _open(question, attempt.until)
+    try:
+        answer = await exchange.read_all(ANSWER_LIMIT)
+    finally:
+        exchange.close()
+    served = check_plain(answer)
+    if shape is not None:
+        answer = shape.body(answer)
+        served = shape.model
+    mark = _mark(request, attempt, served or question.model)
+    return Answer(attempt, answer if mark is None else mark.splice(answer), mark)
+
+
+async def _open(question: _Question, until: float) -> Exchange:
+    exchange = await question.pool.exchange(question.head, question.body, until, pending=question.pending)
+    if exchange.status == 200:
+        return exchange
+    try:
+        error_body = await exchange.read_all(ERROR_LIMIT)
+        retry_after = exchange.header(b"retry-after") or b""
+        raise UpstreamStatus(
+            exchange.status,
+            error_body,
+            content_type=exchange.header(b"content-type") or b"",
+            retry_after_s=float(retry_after) if retry_after.isdigit() else None,
+        )
+    finally:
+        exchange.close()
 
 
 def _admitted(box: Box, request: Request, *, own: bool, now: float, force: bool) -> Permit:

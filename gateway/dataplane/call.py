@@ -33,6 +33,7 @@ class Call:
         "answered",
         "attempts",
         "client_id",
+        "clock",
         "ended_by",
         "has_body",
         "id",
@@ -42,11 +43,18 @@ class Call:
         "task",
     )
 
-    def __init__(self, headers: Iterable[tuple[bytes, bytes]], id: str, policy: CompiledPolicy | None) -> None:
-        task = asyncio.current_task()
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        headers: Iterable[tuple[bytes, bytes]],
+        id: str,
+        policy: CompiledPolicy | None,
+    ) -> None:
+        task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("a request is answered in a task")
         self.task = task
+        self.clock = loop.time
         self.id = id
         self.policy = policy
         self.attempts = 0

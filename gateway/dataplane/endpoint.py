@@ -82,11 +82,15 @@ class DataPlane:
         self._patience = Patience(self.calls)
         record.in_flight(self.calls)
         self._ending = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Send) -> None:
         """Answer one request (ASGI 3)."""
         self._count += 1
-        call = Call(scope["headers"], f"{self._id_prefix}{self._count:x}", self._policies.current)
+        loop = self._loop
+        if loop is None:
+            self._loop = loop = asyncio.get_running_loop()
+        call = Call(loop, scope["headers"], f"{self._id_prefix}{self._count:x}", self._policies.current)
         scope[ON_DISCONNECT] = call.client_left
         self.calls.add(call)
         if not self._patience.watching:
@@ -186,7 +190,7 @@ class DataPlane:
     async def _serve(self, call: Call, customer: CustomerPolicy, request: Request, send: Send) -> None:
         if self._ending:
             raise ShuttingDown("the gateway is shutting down")
-        clock = asyncio.get_running_loop().time
+        clock = call.clock
         began = clock()
         self._budget.request()
         boxes = self._fleets.boxes_for(customer.fleet.name, request.model)
@@ -214,7 +218,7 @@ class DataPlane:
                 await self._send_static(call, customer, request, attempt, attempt.step, send)
                 return
             try:
-                answer = await self._asker.ask(request, attempt)
+                answer = await self._asker.ask(request, attempt, clock)
             except UpstreamError as error:
                 journey.failed(attempt, error)
                 final = attempt.box is not None and is_clients_mistake(error)
@@ -237,7 +241,7 @@ class DataPlane:
         return allowed
 
     async def _relay(self, call: Call, customer: CustomerPolicy, answer: Answer, began: float, send: Send) -> None:
-        clock = asyncio.get_running_loop().time
+        clock = call.clock
         exchange, permit = answer.exchange, answer.permit
         try:
             self._record.committed(customer, answer, clock() - began)
@@ -248,7 +252,7 @@ class DataPlane:
                 self._record.ended(answer, clock() - began)
                 return
             call.stream = answer
-            error = await relay_stream(send, headers, answer, stall_timeout_s=customer.stall_timeout_s)
+            error = await relay_stream(send, headers, answer, clock, stall_timeout_s=customer.stall_timeout_s)
             call.stream = None
             self._record.ended(answer, clock() - began)
             if error is not None:
@@ -258,7 +262,7 @@ class DataPlane:
                 return
             if permit is not None:
                 permit.released()
-            await read_end(exchange)
+            await read_end(exchange, clock())
         finally:
             call.stream = None
             if exchange is not None:

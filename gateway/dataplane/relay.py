@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from gateway.clock import Clock
 from gateway.dataplane.answers import broken_stream_frames
 from gateway.dataplane.attempt import Answer
 from gateway.dataplane.marks import Headers
@@ -38,7 +38,9 @@ def start_of_stream(headers: Headers) -> dict[str, Any]:
     return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
-async def relay_stream(send: Send, headers: Headers, answer: Answer, *, stall_timeout_s: float) -> UpstreamError | None:
+async def relay_stream(
+    send: Send, headers: Headers, answer: Answer, clock: Clock, *, stall_timeout_s: float
+) -> UpstreamError | None:
     """Relay to the end. Returns what broke the stream, after its client was told by an error frame; None if whole.
 
     The stall time-out runs only while the upstream is waited for, not while the client is slow to read, and only data
@@ -47,7 +49,6 @@ async def relay_stream(send: Send, headers: Headers, answer: Answer, *, stall_ti
     exchange, guard, permit = answer.exchange, answer.guard, answer.permit
     if exchange is None or guard is None:
         raise TypeError("not a streamed answer")
-    clock = asyncio.get_running_loop().time
     await send(start_of_stream(headers))
     out = answer.body
     events = 0
@@ -77,11 +78,11 @@ async def relay_stream(send: Send, headers: Headers, answer: Answer, *, stall_ti
     return guard.error
 
 
-async def read_end(exchange: Exchange) -> None:
+async def read_end(exchange: Exchange, now: float) -> None:
     """Wait a moment for the end of a body of which all that matters was read.
 
     It often comes in a packet of its own, and without it the connection could not be used again.
     """
-    exchange.until = asyncio.get_running_loop().time() + END_WAIT_S
+    exchange.until = now + END_WAIT_S
     with contextlib.suppress(UpstreamError):
         await exchange.read()
