@@ -68,6 +68,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._refusal: tuple[int, str, str] | None = None
         self._plain_head: bytes | None = None
         self._closing = False
+        # One timer a connection, which looks how long it has been idle only when it fires: uvicorn makes one a request.
+        self._idle_since: float | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
 
     # What asyncio calls.
 
@@ -78,7 +81,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
-        self._unset_keepalive_if_required()
+        self._idle_since = None
         size = len(data)
         self._fed += size
         self._may_exceed = self._fed > MAX_HEAD_BYTES or size > MAX_HEAD_BYTES
@@ -99,6 +102,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
         running, self._running = self._running, None
         super().connection_lost(exc)
         if running is not None and not running.response_complete:
@@ -135,7 +141,33 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._plain_head is None:
             super().on_message_complete()
 
+    # What the answer to a request calls.
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+            return
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._look_whether_idle)
+
     # Inside.
+
+    def _look_whether_idle(self) -> None:
+        self._idle_timer = None
+        if self._idle_since is None:
+            return
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        # The last millisecond is not worth another timer: loops count in those.
+        if left_s < 0.001:
+            self.transport.close()
+        else:
+            self._idle_timer = self.loop.call_later(left_s, self._look_whether_idle)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle

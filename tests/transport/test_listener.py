@@ -256,6 +256,30 @@ async def test_a_head_that_is_not_complete_in_time_loses_its_connection(
     assert await good[0].read() == b""
 
 
+async def test_a_connection_that_lies_idle_for_the_keep_alive_time_is_closed(listen: Listen, connect: Connect) -> None:
+    reader, writer = await connect(await listen(Recorder(), keep_alive_s=0.1))
+    for path in (b"first", b"second"):
+        writer.write(b"GET /v1/%b HTTP/1.1\r\nhost: h\r\n\r\n" % path)
+        assert await answer(reader) == (200, b"/v1/" + path)
+    async with asyncio.timeout(10):
+        assert await reader.read() == b""
+
+
+async def test_a_connection_is_not_idle_while_its_answer_is_on_its_way(listen: Listen, connect: Connect) -> None:
+    app = Recorder()
+    reader, writer = await connect(await listen(app, keep_alive_s=0.1))
+    _, other = idle = await connect(await listen(app, keep_alive_s=0.3))
+    for client, path in ((writer, b"short"), (other, b"short"), (writer, b"hold")):
+        client.write(b"GET /v1/%b HTTP/1.1\r\nhost: h\r\n\r\n" % path)
+    assert await answer(reader) == (200, b"/v1/short")
+    # The other connection was last used no later than this one, and has a longer keep-alive time.
+    await answer(idle[0])
+    async with asyncio.timeout(10):
+        assert await idle[0].read() == b""
+    app.go_on.set()
+    assert await answer(reader) == (200, b"/v1/hold")
+
+
 async def test_the_application_is_told_once_when_its_client_leaves(listen: Listen, connect: Connect) -> None:
     app = Recorder()
     server = await listen(app)
