@@ -6,7 +6,8 @@ All policies get the same requests. The workload is that of the design: 600 requ
 whose shares follow Zipf's law, two boxes; then with bursts, and 1,000 adapters on 50 boxes at as many requests a box.
 
 Whoever is silent for the budget is given up, and answered by the hosted provider; ours also sends there what no box
-would answer in time. The first part of a run, in which ours learns the rates, is not counted, for none of them.
+would answer in time, and what has waited in the gateway's line for most of the budget. The first part of a run, in
+which ours learns the rates, is not counted, for none of them.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from itertools import count, cycle
 
 from backend.simulator.engine_model import EngineModel
 from backend.simulator.timeline import EngineTimeline
-from gateway.dataplane.decide import decide
+from gateway.dataplane.decide import WAIT_SHARE, decide
 from gateway.errors import Reason
 from gateway.fleet.box_load import BoxLoad
 from gateway.fleet.engine_metrics import EngineReading
 from gateway.fleet.placement import Placement, place
 from gateway.fleet.routing import route
 from gateway.fleet.traffic import Traffic
+from gateway.fleet.waiting_line import Waiter, WaitingLine
 from gateway.policy.compiled import CustomerPolicy, FleetSpec, ProviderSpec, ProviderStep
 
 BUDGET_S = 2.0
@@ -42,6 +44,8 @@ CPU_POOL = 64
 WARM_UP_S = 120.0
 REBALANCE_S = 5.0
 SCRAPE_S = 1.0
+LINE_STEP_S = 0.02
+"""While anybody waits in line, it is served so often; the gateway serves it whenever an answer ends."""
 POLICIES = ("random", "round robin", "least in flight", "ours")
 
 HOSTED = ProviderSpec("hosted", "openai/hosted", None)
@@ -92,9 +96,9 @@ class Request:
     answer: int
     counted: bool
     box: SimulatedBox | None = None
+    homes: tuple[str, ...] = ()
     ttft_s: float = math.nan
     hosted: bool = False
-    spilled: bool = False
     # What a box remembers of an attempt (gateway.fleet.box_load.Sent).
     streamed: bool = True
     began: float = 0.0
@@ -177,8 +181,13 @@ def _adapter_of(id: str) -> str:
     return id.partition("/")[0]
 
 
+@dataclass(slots=True, eq=False)
+class Waiting(Waiter[SimulatedBox]):
+    request: Request
+
+
 class Ours:
-    """Placement by measured rates, then `decide`."""
+    """Placement by measured rates, then `decide`, then the line where that says so."""
 
     def __init__(self, boxes: list[SimulatedBox], slots: int, seed: int, *, homes_only: bool) -> None:
         self.homes_only = homes_only
@@ -188,21 +197,42 @@ class Ours:
         self.random = random.Random(seed)
         self.placement = Placement(boxes=tuple(self.by_name))
         self.moved = 0
+        self.line: WaitingLine[SimulatedBox] = WaitingLine(self._take, self._push_out)
 
     def rebalance(self, now: float) -> None:
         self.placement = place(self.traffic.rates(now), self.slots, self.placement, uniform=self.random.random)
         self.moved += self.placement.moved
 
-    def choose(self, request: Request, now: float) -> SimulatedBox | None:
+    def choose(self, request: Request, now: float) -> SimulatedBox | Waiting | None:
         self.traffic.seen(request.adapter)
         homes = self.placement.homes.get(request.adapter, ())
         order = [self.by_name[name] for name in self.placement.order(request.adapter)]
         first = order if self.homes_only else route(order, max(1, len(homes)), request.adapter)
         plan = decide(POLICY, first, adapter=request.adapter, stream=True, fallback_allowed=True, now=now)
+        request.homes = homes or (order[0].name,)
+        if plan.waits:
+            return Waiting(request.adapter, 1, first, BUDGET_S, now, request)
         box = plan.own[0] if plan.own else None
         assert box is None or isinstance(box, SimulatedBox)
-        request.spilled = box not in order[: max(1, len(homes))]
+        if box is None:
+            order[0].load.denied(request.adapter, now)
         return box
+
+    def give_up_waiting(self, waiting: Waiting, now: float) -> None:
+        """It has waited for long enough, if it still does."""
+        if waiting.request.box is None:
+            self.line.leave(waiting)
+            self._push_out(waiting)
+            waiting.boxes[0].load.denied(waiting.adapter, now)
+
+    def _take(self, waiter: Waiter[SimulatedBox], box: SimulatedBox, now: float) -> bool:
+        assert isinstance(waiter, Waiting)
+        box.submit(waiter.request, now)
+        return True
+
+    def _push_out(self, waiter: Waiter[SimulatedBox]) -> None:
+        assert isinstance(waiter, Waiting)
+        waiter.request.hosted = True
 
 
 def _in_flight(box: SimulatedBox) -> int:
@@ -298,16 +328,36 @@ def run(scenario: Scenario, policy: str, seconds: float, seed: int, *, homes_onl
         for box in boxes:
             box.advance(now)
 
+    def wait(waiting: Waiting, now: float) -> None:
+        nobody_waited = not len(ours.line)
+        ours.line.enter(waiting, now)
+        if nobody_waited and len(ours.line):
+            at(now + LINE_STEP_S, serve_line)
+
+        def give_up(now: float) -> None:
+            ours.give_up_waiting(waiting, now)
+            if waiting.request.hosted:
+                waiting.request.ttft_s = now - waiting.request.at_s + HOSTED_TTFT_S
+
+        at(now + WAIT_SHARE * BUDGET_S, give_up)
+
+    def serve_line(now: float) -> None:
+        ours.line.serve(now)
+        if len(ours.line):
+            at(now + LINE_STEP_S, serve_line)
+
     def send(request: Request) -> None:
-        box = choose(request, request.at_s)
-        if box is None:
+        target = choose(request, request.at_s)
+        if target is None:
             request.hosted, request.ttft_s = True, HOSTED_TTFT_S
-            return
-        box.submit(request, request.at_s)
+        elif isinstance(target, Waiting):
+            wait(target, request.at_s)
+        else:
+            target.submit(request, request.at_s)
 
         def lose_patience(now: float) -> None:
-            if math.isnan(request.ttft_s):
-                box.give_up(request, now)
+            if math.isnan(request.ttft_s) and request.box is not None:
+                request.box.give_up(request, now)
                 request.hosted, request.ttft_s = True, BUDGET_S + HOSTED_TTFT_S
 
         at(request.at_s + BUDGET_S, lose_patience)
@@ -338,7 +388,7 @@ def _counts(boxes: list[SimulatedBox], ours: Ours) -> list[int]:
 
 def _chooser(
     policy: str, boxes: list[SimulatedBox], ours: Ours, seed: int
-) -> Callable[[Request, float], SimulatedBox | None]:
+) -> Callable[[Request, float], SimulatedBox | Waiting | None]:
     if policy == "ours":
         return ours.choose
     draw = random.Random(seed)
@@ -375,7 +425,10 @@ def _result(
         ttft_p95_s=quantile(ttfts, 0.95),
         ttft_p99_s=quantile(ttfts, 0.99),
         worst_adapter_p99_s=max(quantile(one, 0.99) for one in by_adapter.values()),
-        spilled=sum(request.spilled for request in counted) / total,
+        spilled=sum(
+            request.box is None or request.box.name not in request.homes for request in counted if request.homes
+        )
+        / total,
         hosted=sum(request.hosted for request in counted) / total,
         goodput=good / total,
         busiest_box=max(by_box.values()) * len(boxes) / max(1, sum(by_box.values())),

@@ -73,6 +73,8 @@ class Asker:
         except FailsoftError:
             raise
         except Exception as defect:
+            if attempt.permit is not None:
+                attempt.permit.released()  # which nothing may have taken over yet
             log.exception("a defect in an attempt at %s", attempt.served_by)
             raise InternalFault(f"internal error ({type(defect).__name__})") from defect
 
@@ -85,7 +87,7 @@ class Asker:
         base_model = box.base_model
         body = request.body if own else msgspec.json.encode(request.fields | {"model": base_model})
         head = box.head(request.path) + _request_id(request, attempt)
-        permit = _admitted(box, request, own=own, now=clock(), force=attempt.forced)
+        permit = attempt.permit or _admitted(box, request, own=own, now=clock(), force=attempt.forced)
         return self._ask(
             _Question(box.pool, head, body, base_model, None, box.pending), request, attempt, permit, clock
         )

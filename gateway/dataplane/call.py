@@ -37,6 +37,7 @@ class Call:
         "ended_by",
         "has_body",
         "id",
+        "loop",
         "policy",
         "received",
         "stream",
@@ -54,6 +55,7 @@ class Call:
         if task is None:
             raise RuntimeError("a request is answered in a task")
         self.task = task
+        self.loop = loop
         self.clock = loop.time
         self.id = id
         self.policy = policy

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.errors import Reason
+from gateway.fleet.box_load import BoxLoad
+from gateway.fleet.routing import Fit, fit
+from gateway.fleet.waiting_line import LOOKED_AT
 from gateway.policy.compiled import CustomerPolicy, Step
 
 MAX_OWN_ATTEMPTS = 3
@@ -36,33 +39,46 @@ class BoxView(Protocol):
     def condition(self, adapter: str | None, now: float) -> Reason | None:
         """None where the box may be asked for this adapter (None: for the base); else why not."""
 
+    @property
+    def load(self) -> BoxLoad:
+        """What is in flight there."""
+
 
 class Plan:
     """The ordered attempts for one request.
 
     ``own``: boxes to ask for the customer's adapter. ``withheld``: why a box was left out, where one was; it is the
     answer's reason if no box is left to ask. ``steps``: the fallback. ``boxes``: all boxes of the fleet in the order of
-    preference, for a ``base`` step. ``last_resort``: boxes that are too busy, whose breaker is open or that lacked the
-    adapter, asked only when all else has failed: as long as one target may be healthy, no 5xx is due.
+    preference, for a ``base`` step. ``waits``: no box has room now, or would be in time, and ``waited`` has to be told
+    what became of that. ``last_resort``: boxes that are too busy, whose breaker is open or that lacked the adapter,
+    asked only when all else has failed: as long as one target may be healthy, no 5xx is due. ``yields``: not at a box
+    that is too busy, as others matter more.
 
     A box is looked at when those before it are used up: nearly every request is answered by the first. So ``own``
     grows, and the other findings are whole when ``look_on`` has said that nothing is left.
     """
 
     __slots__ = (
-        "_budget_s",
+        "_astray",
         "_busy",
+        "_full",
+        "_has_waited",
         "_in_ramp",
         "_looked_at",
         "adapter",
         "boxes",
+        "budget_s",
         "last_resort",
         "own",
         "steps",
+        "waits",
         "withheld",
+        "yields",
     )
 
-    def __init__(self, adapter: str, boxes: Sequence[BoxView], steps: tuple[Step, ...], budget_s: float) -> None:
+    def __init__(
+        self, adapter: str, boxes: Sequence[BoxView], steps: tuple[Step, ...], budget_s: float, *, yields: bool = False
+    ) -> None:
         self.adapter = adapter
         self.boxes = boxes
         self.steps = steps
@@ -70,15 +86,19 @@ class Plan:
         self.withheld: Reason | None = None
         # Tuples, as nearly always nothing gets in.
         self.last_resort: tuple[BoxView, ...] = ()
-        self._budget_s = budget_s
+        self.budget_s = budget_s
+        self.yields = yields
+        self.waits = self._has_waited = False
+        self._astray: tuple[BoxView, ...] = ()
+        self._full: tuple[BoxView, ...] = ()
         self._in_ramp: tuple[BoxView, ...] = ()
         self._busy: tuple[BoxView, ...] = ()
         self._looked_at = 0
 
     def look_on(self, now: float) -> bool:
-        """Find the next box for ``own``, as boxes are at ``now``; False where there is none."""
+        """Find the next box for ``own``, as boxes are at ``now``; False: there is none, or (``waits``) none yet."""
         boxes = self.boxes
-        if self._looked_at > len(boxes) or len(self.own) >= MAX_OWN_ATTEMPTS:
+        if self.waits or self._looked_at > len(boxes) or len(self.own) >= MAX_OWN_ATTEMPTS:
             return False
         while self._looked_at < len(boxes):
             box = boxes[self._looked_at]
@@ -86,23 +106,48 @@ class Plan:
             if self._suits(box, now):
                 self.own.append(box)
                 return True
-        return self._last_ones()
+            if len(self._full) + len(self._astray) >= LOOKED_AT and not self._has_waited and not self.own:
+                break  # of fifty boxes, no more are looked at before one of these was waited for
+        return self._last_ones(now)
+
+    @property
+    def is_worth_waiting(self) -> bool:
+        """Whether room may come in time: a box is full, but its first token would not come too late."""
+        return bool(self._full)
 
     def look_at_all(self, now: float) -> None:
         """Complete ``own``, ``withheld`` and ``last_resort``."""
-        while self.look_on(now):
-            pass
+        while self.look_on(now) or self.waits:
+            if self.waits:
+                self.waited(None)
+
+    def waited(self, box: BoxView | None) -> None:
+        """The wait for room is over: ``box`` has it, or none has."""
+        self.waits = False
+        self._has_waited = True
+        if box is not None:
+            self._astray = tuple(other for other in self._astray if other is not box)
+            self._full = tuple(other for other in self._full if other is not box)
+            self._in_ramp = tuple(other for other in self._in_ramp if other is not box)
+            self.own.append(box)
 
     def _suits(self, box: BoxView, now: float) -> bool:
         why_not = box.condition(self.adapter, now)
-        if why_not is None and box.saturated(self.adapter, self._budget_s, now):
+        if why_not is None and box.saturated(self.adapter, self.budget_s, now):
             why_not = Reason.BACKEND_SATURATED
             self._busy += (box,)
         if why_not is None:
-            if not box.has_its_share(now):
-                return True
-            self._in_ramp += (box,)
-            return False
+            found = fit(box, self.adapter, home_is_full=bool(self._full))
+            if found is not Fit.FULL:
+                if box.has_its_share(now):
+                    self._in_ramp += (box,)
+                elif found is Fit.ROOM:
+                    return True
+                else:
+                    self._astray += (box,)
+                return False
+            why_not = Reason.BACKEND_SATURATED
+            self._full += (box,)
         # A missing adapter says more than an open breaker, which says more than nothing.
         if self.withheld is None or why_not is Reason.ADAPTER_UNAVAILABLE:
             self.withheld = why_not
@@ -111,17 +156,28 @@ class Plan:
             self.last_resort += (box,)
         return False
 
-    def _last_ones(self) -> bool:
+    def _last_ones(self, now: float) -> bool:
         """All were looked at: what is asked behind those that simply suit."""
-        before = len(self.own)
+        if (self._full or self._busy) and not self.own and not self._has_waited:
+            self.waits = True
+            return False
+        if self._looked_at < len(self.boxes):
+            return self.look_on(now)
         self._looked_at += 1
-        self.own += self._in_ramp
+        before = len(self.own)
+        self.own += self._astray + self._in_ramp
+        # Who has a low priority is not sent to wait in a box's own queue, where nobody could be let past.
+        crowded = () if self.yields else self._full + self._busy
         if self.steps:
-            self.last_resort = self._busy + self.last_resort
+            self.last_resort = crowded + self.last_resort
         else:
-            self.own += self._busy
+            self.own += crowded
         del self.own[MAX_OWN_ATTEMPTS:]
         return len(self.own) > before
+
+
+WAIT_SHARE = 0.9
+"""Of the budget that a request may wait for room: what is left is for its first token."""
 
 
 def first_token_budget_s(policy: CustomerPolicy, *, stream: bool) -> float:
@@ -146,6 +202,7 @@ def decide(
     seconds.
     """
     steps = policy.steps if fallback_allowed else ()
-    plan = Plan(adapter, boxes, steps, first_token_budget_s(policy, stream=stream))
+    budget_s = first_token_budget_s(policy, stream=stream)
+    plan = Plan(adapter, boxes, steps, budget_s, yields=policy.priority == "low")
     plan.look_on(now)
     return plan

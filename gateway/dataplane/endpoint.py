@@ -12,29 +12,30 @@ from typing import Any, Protocol
 
 from gateway.clock import wall_s
 from gateway.dataplane.access import MODELS, authenticate, models_body, require_adapter
+from gateway.dataplane.admission import Admission, denied
 from gateway.dataplane.answers import (
     STATIC_MODEL,
     defect_body,
-    request_error_body,
     static_plain,
     static_stream,
-    unavailable_body,
 )
 from gateway.dataplane.attempt import Answer, Asker
-from gateway.dataplane.body import BODY_LIMIT, check_length, discard_rest, read_body
+from gateway.dataplane.body import BODY_LIMIT, check_length, read_body
 from gateway.dataplane.call import Call, ClientLeft
+from gateway.dataplane.concurrency import Concurrency, TooManyAtOnce
 from gateway.dataplane.decide import decide
 from gateway.dataplane.explain import Document, explain
-from gateway.dataplane.journey import Attempt, Journey
+from gateway.dataplane.journey import Attempt, Journey, Wait
 from gateway.dataplane.listener import ON_DISCONNECT
-from gateway.dataplane.marks import Mark, header_safe
+from gateway.dataplane.marks import Mark
 from gateway.dataplane.patience import Patience
 from gateway.dataplane.record import Record
+from gateway.dataplane.refusals import JSON, MethodNotAllowed, give_up, pass_on, refuse
 from gateway.dataplane.relay import Send, read_end, relay_stream, send_whole, start_of_stream
 from gateway.dataplane.request import PATHS, Request, parse_request
 from gateway.dataplane.retry_budget import RetryBudget
 from gateway.dataplane.verdict import is_clients_mistake
-from gateway.errors import ErrorFrame, RequestError, ShuttingDown, UpstreamError, UpstreamStatus
+from gateway.errors import Reason, RequestError, ShuttingDown, UpstreamError
 from gateway.fleet.fleet import Fleets
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy, StaticStep
 from gateway.upstream.provider_request import Endpoint, unsuited
@@ -42,18 +43,6 @@ from gateway.upstream.provider_request import Endpoint, unsuited
 log = logging.getLogger(__name__)
 
 ENDPOINTS: dict[str, Endpoint] = {path: endpoint for endpoint, path in PATHS.items()}
-RETRY_AFTER_S = 5
-"""What a client is told to wait when nothing could answer: a breaker tries again within 8 s, on average in half."""
-
-JSON = b"application/json"
-
-
-class MethodNotAllowed(RequestError):
-    """A path that is served was asked in another way."""
-
-    def __init__(self, path: str, method: str, allowed: str) -> None:
-        super().__init__(405, f"{path} takes {allowed}, not {method}.", code="method_not_allowed")
-        self.allowed = allowed
 
 
 class PolicySource(Protocol):
@@ -78,9 +67,12 @@ class DataPlane:
         self._id_prefix = os.urandom(6).hex()
         self._count = 0
         self._budget = RetryBudget(0.0)
+        self._concurrency = Concurrency()
+        self.admission = Admission()
         self.calls: set[Call] = set()
         self._patience = Patience(self.calls)
         record.in_flight(self.calls)
+        record.waiting(lambda: self.admission.waiting)
         self._ending = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -143,10 +135,10 @@ class DataPlane:
     async def _end(self, call: Call, why: BaseException, receive: Any, send: Send) -> None:
         """End a request that came to no answer of its own."""
         if isinstance(why, RequestError):
-            await self._refuse(call, why, receive, send)
+            await refuse(call, why, receive, send)
         elif isinstance(why, ShuttingDown):
             # Nothing is wrong with the request, and another gateway or the next one can answer it.
-            await self._give_up(call, send, [str(why)], again=True)
+            await give_up(call, send, [str(why)], again=True)
         elif isinstance(why, ClientLeft):
             self._record.client_left()
         elif not isinstance(why, Exception):
@@ -171,7 +163,7 @@ class DataPlane:
         if policy is None:
             check_length(scope["headers"], self._body_limit)
             await read_body(call, receive, self._body_limit)
-            await self._give_up(call, send, ["no policy version is loaded yet"], again=True)
+            await give_up(call, send, ["no policy version is loaded yet"], again=True)
             return
         customer = authenticate(policy, call.header(b"authorization"))
         if endpoint is None:
@@ -185,7 +177,19 @@ class DataPlane:
             fallback_allowed=not (wish := call.header(b"x-failsoft-fallback")) or wish.strip().lower() != b"never",
         )
         require_adapter(customer, request.model)
-        await self._serve(call, customer, request, send)
+        limit = customer.concurrency
+        if limit is None:
+            await self._serve(call, customer, request, send)
+            return
+        try:
+            self._concurrency.enter(customer, limit)
+        except TooManyAtOnce:
+            self._record.too_many_at_once(customer)
+            raise
+        try:
+            await self._serve(call, customer, request, send)
+        finally:
+            self._concurrency.leave(customer)
 
     async def _serve(self, call: Call, customer: CustomerPolicy, request: Request, send: Send) -> None:
         if self._ending:
@@ -213,6 +217,11 @@ class DataPlane:
             providers=self._asker.hosted,
         )
         while (attempt := journey.next(clock())) is not None:
+            if isinstance(attempt, Wait):
+                await self._wait(call, customer, request, attempt, journey)
+                continue
+            if attempt.number == 1 and attempt.reason is Reason.BACKEND_SATURATED:
+                denied(boxes, request.model, clock())
             call.attempts = attempt.number
             if isinstance(attempt.step, StaticStep):
                 await self._send_static(call, customer, request, attempt, attempt.step, send)
@@ -224,7 +233,7 @@ class DataPlane:
                 final = attempt.box is not None and is_clients_mistake(error)
                 self._record.attempt_failed(customer, attempt, error, final=final)
                 if final:
-                    await self._pass_on(call, error, send)
+                    await pass_on(call, error, send)
                     self._record.refused(customer)
                     return
                 continue
@@ -232,7 +241,13 @@ class DataPlane:
             return
         call.attempts = journey.started
         self._record.unavailable(customer, journey)
-        await self._give_up(call, send, journey.tried)
+        await give_up(call, send, journey.tried)
+
+    async def _wait(self, call: Call, customer: CustomerPolicy, request: Request, wait: Wait, journey: Journey) -> None:
+        began = call.clock()
+        grant = await self.admission.room(call.loop, wait, customer, request)
+        self._record.waited(call.clock() - began, served=grant is not None)
+        journey.waited(*grant) if grant is not None else journey.waited(None)
 
     def _take_retry(self, now: float) -> bool:
         allowed = self._budget.take(now)
@@ -286,36 +301,3 @@ class DataPlane:
             await send({"type": "http.response.body", "body": body})
         else:
             await send_whole(send, 200, headers, JSON, mark.splice(static_plain(request, step.text, created=created)))
-
-    async def _pass_on(self, call: Call, error: UpstreamError, send: Send) -> None:
-        """A box's verdict on the request itself goes back as it is."""
-        headers = call.headers("none")
-        if isinstance(error, UpstreamStatus):
-            content_type = header_safe(error.content_type.decode("latin-1")) or JSON
-            await send_whole(send, error.status, headers, content_type, error.body)
-        elif isinstance(error, ErrorFrame) and error.status is not None:
-            # It came as the first event of a 200, before anything was committed: it still gets its own status.
-            body = error.body or request_error_body(RequestError(error.status, str(error)))
-            await send_whole(send, error.status, headers, JSON, body)
-
-    async def _give_up(self, call: Call, send: Send, tried: list[str], *, again: bool = False) -> None:
-        """The 503. ``again``: whether to ask again; after a whole plan the SDKs would do so twice, and at once."""
-        headers = call.headers("none")
-        headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
-        headers.append((b"x-should-retry", b"true" if again else b"false"))
-        await send_whole(send, 503, headers, JSON, unavailable_body(tried))
-
-    async def _refuse(self, call: Call, error: RequestError, receive: Any, send: Send) -> None:
-        call.answered = True
-        headers = call.headers("none")
-        if isinstance(error, MethodNotAllowed):
-            headers.append((b"allow", error.allowed.encode()))
-        body = request_error_body(error)
-        if error.status != 408 and not call.owes_body:
-            await send_whole(send, error.status, headers, JSON, body)
-            return
-        headers += [(b"content-type", JSON), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
-        await send({"type": "http.response.start", "status": error.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": True})
-        await discard_rest(receive)
-        await send({"type": "http.response.body", "body": b""})

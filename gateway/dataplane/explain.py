@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.dataplane.decide import BoxView, Plan, decide, first_token_budget_s
-from gateway.dataplane.journey import Attempt, Journey, ProvidersView
+from gateway.dataplane.journey import Attempt, Journey, ProvidersView, Wait
 from gateway.errors import Reason, UpstreamError, UpstreamStatus, UpstreamTimeout
 from gateway.fleet.box import Box
+from gateway.fleet.box_load import BoxLoad
 from gateway.policy.compiled import BaseStep, CustomerPolicy, ProviderStep, StaticStep
 from gateway.upstream.provider_request import unsuited
 
@@ -44,6 +45,11 @@ class FrozenBox:
         """Whether a first token would come too late."""
         return self.box.load.would_be_saturated(adapter, budget_s, now)
 
+    @property
+    def load(self) -> BoxLoad:
+        """What is in flight there."""
+        return self.box.load
+
     def condition(self, adapter: str | None, now: float) -> Reason | None:
         """None where the box may be asked."""
         return self.box.condition(adapter, now)
@@ -66,6 +72,7 @@ def explain(
     """
     views = [FrozenBox(box) for box in boxes]
     plan = decide(policy, views, adapter=adapter, stream=stream, fallback_allowed=True, now=now)
+    waits = plan.waits
     plan.look_at_all(now)
     budget_s = first_token_budget_s(policy, stream=stream)
 
@@ -101,6 +108,8 @@ def explain(
         "deadline_s": policy.deadline_s,
         "first_token_budget_s": budget_s,
         "retries_left": retries_left,
+        # Where it does, what follows is for when no room comes in time.
+        "waits_for_room": waits,
         "degraded_reason": None if own_first or not at_once else str(first_reason),
         "boxes": [_box(view, plan, budget_s, now) for view in views],
         "attempts": [_attempt(attempt, late.get((attempt.served_by, attempt.forced)), now) for attempt in at_once],
@@ -114,6 +123,9 @@ def _walk(
     """Each attempt with its beginning and end, when all fail: at once, or (``slow``) when their time is over."""
     seen = 0
     while (attempt := way.next(now)) is not None:
+        if isinstance(attempt, Wait):
+            way.waited(None)
+            continue
         skipped += way.tried[seen:]
         ends = attempt.until if slow and attempt.kind != "static" else now
         yield attempt, now, ends

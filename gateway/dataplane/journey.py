@@ -7,13 +7,15 @@ time in hand for the fallback, and each step for those behind it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from gateway.dataplane.decide import BoxView, Plan
+from gateway.dataplane.decide import WAIT_SHARE, BoxView, Plan
 from gateway.dataplane.verdict import may_have_killed, public_text, reason_of
 from gateway.errors import NotAdmitted, Reason, UpstreamError
+from gateway.fleet.permit import Held
 from gateway.policy.compiled import BaseStep, CustomerPolicy, ProviderSpec, ProviderStep, StaticStep
 
 FALLBACK_RESERVE = 1 / 3
@@ -41,6 +43,18 @@ class Attempt:
     step: ProviderStep | StaticStep | None = None
     forced: bool = False
     """Asked although its breaker is open, as nothing else is left."""
+    permit: Held | None = None
+    """What it has been let in by, where it waited for that."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wait:
+    """No attempt yet: until monotonic time ``until`` it has to be seen whether one of ``boxes`` gets room. Then
+    ``waited`` is due."""
+
+    boxes: Sequence[BoxView]
+    budget_s: float
+    until: float
 
 
 Unsuited = Callable[[ProviderStep], str | None]
@@ -66,6 +80,7 @@ class Journey:
 
     __slots__ = (
         "_base_index",
+        "_began",
         "_crashed",
         "_deadline",
         "_failed_boxes",
@@ -75,6 +90,7 @@ class Journey:
         "_own_index",
         "_own_over",
         "_own_until",
+        "_permit",
         "_plain",
         "_plan",
         "_policy",
@@ -103,6 +119,8 @@ class Journey:
         self._plan = plan
         self._policy = policy
         self._plain = not stream
+        self._began = now
+        self._permit: Held | None = None
         self._deadline = now + policy.deadline_s
         # Where there is a fallback, it gets a share of the deadline that no slow box can eat up.
         latest = self._deadline - (policy.deadline_s * FALLBACK_RESERVE if plan.steps else 0.0)
@@ -131,15 +149,22 @@ class Journey:
         """Why the own adapter does not answer: its first failure, or why it was not asked."""
         return self._first_reason or self._plan.withheld or Reason.BACKEND_DOWN
 
-    def next(self, now: float) -> Attempt | None:
-        """The next attempt, or None when nothing is left to try, or no time."""
+    def next(self, now: float) -> Attempt | Wait | None:
+        """The next attempt, or what to wait for before it, or None when nothing is left to try, or no time."""
         self._now = now
         while (candidate := self._next_candidate()) is not None:
+            if isinstance(candidate, Wait):
+                return candidate
             until = self._limit(candidate, now)
             # Fixed text costs no time: it is still given when the time is over.
             if until > now or candidate.kind == "static":
                 return self._start(candidate, until)
         return None
+
+    def waited(self, box: BoxView | None, permit: Held | None = None) -> None:
+        """A :class:`Wait` is over: ``box`` let the request in with ``permit``, or None did in time."""
+        self._plan.waited(box)
+        self._permit = permit
 
     def failed(self, attempt: Attempt, error: UpstreamError) -> None:
         """``attempt`` ended with ``error``, before anything was committed."""
@@ -174,7 +199,11 @@ class Journey:
             if not plan.steps and self._own_index >= len(plan.own) and not plan.look_on(now):
                 # Nothing stands behind it, so that giving it up early would gain nobody anything.
                 return self._own_until
-            return min(self._own_until, now + self._policy.ttft_budget_s)
+            budget_s = self._policy.ttft_budget_s
+            if candidate.permit is not None and now < self._began + budget_s:
+                # It waited for room, which was of the same budget.
+                return min(self._own_until, self._began + budget_s)
+            return min(self._own_until, now + budget_s)
         last = self._deadline if not self._more_behind(candidate) else now + (self._deadline - now) / 2
         # A box that shows nothing within the budget is not worth the rest of the deadline, whatever it is asked for.
         return last if candidate.kind == "provider" or self._plain else min(last, now + self._policy.ttft_budget_s)
@@ -192,22 +221,52 @@ class Journey:
     # Each part of the plan is looked at when the one before has failed, so that it sees the state of then. A generator
     # would say this more shortly, and would leave a cycle behind every request: itself, held by what it holds.
 
-    def _next_candidate(self) -> Attempt | None:
+    def _next_candidate(self) -> Attempt | Wait | None:
         return self._next_own() or self._next_step() or self._next_last_box() or self._next_last_provider()
 
-    def _next_own(self) -> Attempt | None:
+    def _next_own(self) -> Attempt | Wait | None:
         number = self._own_index
         plan = self._plan
         if self._own_over or self._crashed >= MAX_CRASHES:
             return None
         if number >= len(plan.own) and not plan.look_on(self._now):
-            return None
+            if not plan.waits:
+                return None
+            fallback = self._fallback_stands()
+            if plan.is_worth_waiting or not fallback:
+                return self._wait(fallback)
+            plan.waited(None)
+            if not plan.look_on(self._now):
+                return None
         # An attempt that the box's breaker turned away cost nobody anything: the next one is no retry yet.
         if number and self.started and not self._may_retry():
             self._own_over = True
             return None
         self._own_index = number + 1
-        return _own(plan.own[number])
+        attempt = _own(plan.own[number])
+        if self._permit is not None:
+            attempt.permit, self._permit = self._permit, None
+        return attempt
+
+    def _wait(self, fallback: bool) -> Wait:
+        boxes, budget_s = self._plan.boxes, self._plan.budget_s
+        if fallback:
+            return Wait(boxes, budget_s, min(self._began + WAIT_SHARE * budget_s, self._own_until))
+        # Better late than an error; and who waits longest is who has the lowest priority.
+        return Wait(boxes, math.inf, (self._began + self._own_until) / 2)
+
+    def _fallback_stands(self) -> bool:
+        """Whether some step could be taken now."""
+        for step in self._plan.steps:
+            if isinstance(step, ProviderStep):
+                if not self._unsuited(step) and self._providers.condition(step.provider, self._now) is None:
+                    return True
+            elif isinstance(step, BaseStep):
+                if any(box.condition(None, self._now) is None for box in self._plan.boxes):
+                    return True
+            elif self._static_suits(step):
+                return True
+        return False
 
     def _next_step(self) -> Attempt | None:
         steps = self._plan.steps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Callable, Mapping, Sized
 
 from gateway.dataplane.attempt import Answer
 from gateway.dataplane.journey import Attempt, Journey
@@ -28,6 +28,19 @@ class Record:
     def in_flight(self, requests: Sized) -> None:
         """``requests`` holds those that are being answered."""
         self._metrics.before_render(lambda: self._metrics.in_flight.set(len(requests)))
+
+    def waiting(self, by_fleet: Callable[[], Mapping[str, int]]) -> None:
+        """``by_fleet`` says how many requests wait for room now."""
+        metrics = self._metrics
+        metrics.before_render(lambda: metrics.waiting.replace({(fleet,): count for fleet, count in by_fleet().items()}))
+
+    def waited(self, for_s: float, *, served: bool) -> None:
+        """A request waited for room at a box, and got it or did not."""
+        self._metrics.wait_seconds.observe(for_s, "room" if served else "none")
+
+    def too_many_at_once(self, customer: CustomerPolicy) -> None:
+        """The customer's own limit turned a request away."""
+        self._metrics.concurrency_refused.inc(customer.name)
 
     def client_left(self) -> None:
         """A client hung up before its answer had ended. Nobody's breaker is to hear of it."""

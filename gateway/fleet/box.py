@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -57,6 +58,8 @@ class Box:
         self.pending: set[Exchange] = set()
         """What waits for its first content, or for its whole answer where that is plain."""
         self.watch: Watch | None = None
+        self.on_room: Callable[[Box], None] | None = None
+        """Told when there may be room, while somebody waits for it."""
         self.last_probe: ProbeResult | None = None
         self.last_error = ""
         """What the last failure that counted against the box was."""
@@ -160,6 +163,8 @@ class Box:
         if load.slots.swaps != swaps:
             self._metrics.box_predicted_swaps.inc(self.name)
         self._probes += probe
+        if load.turns.denied_since:
+            load.turns.served(adapter)
         return Permit(self, adapter, now, box_permit, pair_permit, streamed, silent_before, in_flight, probe)
 
     def eject(self, now: float, why: str, *, silent: bool = True) -> None:
@@ -247,6 +252,8 @@ class Box:
         """The attempt is over."""
         self._probes -= permit.probe
         self.load.attempts.ended(permit.adapter, silent=permit.streamed and not permit.answered)
+        if self.on_room is not None:
+            self.on_room(self)
 
     # Inside.
 

@@ -12,12 +12,20 @@ from gateway.fleet.in_flight import InFlight
 from gateway.fleet.saturation import Saturation
 from gateway.fleet.slot_model import SlotModel
 from gateway.fleet.ttft import TtftHistory
+from gateway.fleet.turns import Turns
 
 CALM_S = 0.02
 CALM_MORE = 4
 CALM_SHARE = 0.5
 """A box whose estimate is below this share of the budget is not estimated again for so many seconds, unless so many
 more streams are silent: an estimate takes 6 µs, a tenth of all that a request costs."""
+
+
+QUEUE_S = 0.3
+LEAST_SILENT = 8
+SILENT_AT_FIRST = 32
+"""So many streams may be silent at a box as show their first content within so many seconds, by what each was seen to
+add: vLLM's queue is kept short, as nobody can be let past in it. At least and at first so many."""
 
 
 class Sent(Protocol):
@@ -43,9 +51,11 @@ class BoxLoad:
         self.ttfts = TtftHistory()
         self.limit = ConcurrencyLimit()
         self.slots = SlotModel(max_loras)
+        self.silent_limit = SILENT_AT_FIRST
+        self.turns = Turns()
         self._silent_since_reading = 0
         self._saturations: dict[tuple[str | None, float], Saturation] = {}
-        self._calm: dict[tuple[str | None, float], tuple[float, int, int]] = {}
+        self._calm: dict[tuple[str | None, float], tuple[float, int]] = {}
 
     # What happens.
 
@@ -82,6 +92,9 @@ class BoxLoad:
         self.history.add(reading)
         self._silent_since_reading = 0
         self._calm.clear()
+        per_silent_s = self.ttfts.view(reading.at_s).per_silent_s
+        if per_silent_s is not None:
+            self.silent_limit = max(LEAST_SILENT, int(QUEUE_S / max(per_silent_s, 1e-3)))
         # Who is turned away asks no more, so that without this nobody would see that it is over.
         for (adapter, budget_s), state in tuple(self._saturations.items()):
             self._become(adapter, budget_s, self._after(state, adapter, budget_s, reading.at_s), reading.at_s)
@@ -90,6 +103,8 @@ class BoxLoad:
         """Behind the address stands another server, or the same one started anew."""
         self.limit.reset()
         self.slots.clear()
+        self.turns = Turns()
+        self.silent_limit = SILENT_AT_FIRST
         self.ttfts = TtftHistory()
         self.history = EngineHistory()
         self._saturations.clear()
@@ -98,9 +113,26 @@ class BoxLoad:
     # What follows from it.
 
     def has_room(self, adapter: str) -> bool:
-        """Whether a request for ``adapter`` would not make it one more in flight than there are LoRA slots."""
+        """Whether a request for ``adapter`` would wait for nobody: fewer are in flight than the limit, few are silent,
+        and there is a LoRA slot for it beside those of all adapters in flight."""
         attempts = self.attempts
-        return attempts.of(adapter) > 0 or attempts.distinct < self.slots.slots
+        if attempts.total >= self.limit.limit or attempts.silent >= self.silent_limit:
+            return False
+        return self.has_slot(adapter)
+
+    def has_slot(self, adapter: str) -> bool:
+        """The last part of that."""
+        attempts = self.attempts
+        kept = 0
+        if (reservation := self.turns.reservation) is not None:
+            if adapter == reservation.closed:
+                return False
+            kept = adapter != reservation.adapter and attempts.of(reservation.adapter) == 0
+        return attempts.of(adapter) > 0 or attempts.distinct + kept < self.slots.slots
+
+    def denied(self, adapter: str, now: float) -> None:
+        """A request for ``adapter``, which lives here, found no room in time."""
+        self.turns.denied(adapter, self.attempts.adapters, now, self.has_slot)
 
     def estimate(self, adapter: str | None, now: float) -> Estimate:
         """The time to first token that a request for ``adapter`` (None: the base) would see."""
@@ -127,22 +159,20 @@ class BoxLoad:
 
     def would_be_saturated(self, adapter: str | None, budget_s: float, now: float) -> bool:
         """What :meth:`saturated` would say, for somebody who only looks."""
-        return not self.limit.admits(self.attempts.total) or self.saturation(adapter, budget_s, now).saturated
+        return self.saturation(adapter, budget_s, now).saturated
 
     def saturated(self, adapter: str | None, budget_s: float, now: float) -> bool:
         """The same, for a request that is to be decided."""
         key = (adapter, budget_s)
         attempts = self.attempts
         calm = self._calm.get(key)
-        if calm is not None and now < calm[0] and attempts.silent <= calm[1] and attempts.total < calm[2]:
+        if calm is not None and now < calm[0] and attempts.silent <= calm[1]:
             return False
-        if not self.limit.admits(attempts.total):
-            return True
         seen_s = self.estimate(adapter, now).ttft_s
         state = self._saturations.get(key, _NEVER).after(seen_s, budget_s, now)
         self._become(adapter, budget_s, state, now)
         if state is _NEVER and (seen_s is None or seen_s < CALM_SHARE * budget_s):
-            self._calm[key] = (now + CALM_S, attempts.silent + CALM_MORE, self.limit.limit)
+            self._calm[key] = (now + CALM_S, attempts.silent + CALM_MORE)
         return state.saturated
 
     def _after(self, state: Saturation, adapter: str | None, budget_s: float, now: float) -> Saturation:

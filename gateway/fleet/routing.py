@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import Protocol, TypeVar
 
 from gateway.fleet.box_load import BoxLoad
@@ -23,13 +24,30 @@ class Loaded(Protocol):
 B = TypeVar("B", bound=Loaded)
 
 
-def route(boxes: Sequence[B], homes: int, adapter: str) -> Sequence[B]:
-    """``boxes``, of which the first ``homes`` are those of ``adapter``, in the order in which to ask them now.
+class Fit(Enum):
+    """How a request fits into a box now."""
 
-    Of several homes the least busy one is first. Another box goes before the homes in two cases. It has the adapter in
-    a slot, which the home has not, and is less busy: so nothing is swapped. Or as many adapters are in flight at the
-    home as it has slots, so that vLLM would let the request wait until one of them has nothing to do, however long that
-    takes, and there are two slots free elsewhere.
+    ROOM = 1
+    """There is room, and it belongs there."""
+    ASTRAY = 2
+    """There is room, at the price of a swap that its home would not have needed."""
+    FULL = 3
+    """It would wait there, in vLLM's queue, where nobody can take it out of without giving up its place."""
+
+
+def fit(box: Loaded, adapter: str, *, home_is_full: bool) -> Fit:
+    """``home_is_full``: a box that this request prefers will have room sooner or later, and saves it a swap."""
+    load = box.load
+    if not home_is_full or adapter in load.slots:
+        return Fit.ROOM if load.has_room(adapter) else Fit.FULL
+    return Fit.ASTRAY if load.has_room(adapter) else Fit.FULL
+
+
+def route(boxes: Sequence[B], homes: int, adapter: str) -> Sequence[B]:
+    """``boxes``, of which the first ``homes`` are those of ``adapter``, in the order of preference now.
+
+    Of several homes the least busy one is first. Another box goes before the homes where it has the adapter in a slot,
+    which the home has not, and is less busy: so nothing is swapped.
     """
     ordered = boxes
     if homes == 2 and _busy(boxes[1]) < _busy(boxes[0]):
@@ -42,10 +60,6 @@ def route(boxes: Sequence[B], homes: int, adapter: str) -> Sequence[B]:
         for box in others:
             if adapter in box.load.slots and box.load.has_room(adapter) and _busy(box) < _busy(home):
                 return _first(box, ordered)
-    if not home.load.has_room(adapter):
-        for box in (*ordered[1:homes], *others):
-            if _has_two_free(box, adapter):
-                return _first(box, ordered)
     return ordered
 
 
@@ -53,11 +67,6 @@ def _busy(box: Loaded) -> tuple[int, int]:
     # Who is silent is being read or waits, and that is what the next one waits for; who speaks costs it little.
     attempts = box.load.attempts
     return attempts.silent, attempts.total
-
-
-def _has_two_free(box: Loaded, adapter: str) -> bool:
-    load = box.load
-    return load.attempts.of(adapter) > 0 or load.attempts.distinct < load.slots.slots - 1
 
 
 def _first(first: B, boxes: Sequence[B]) -> list[B]:

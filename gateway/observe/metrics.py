@@ -79,6 +79,24 @@ class GatewayMetrics:
         self.retries_denied = add(
             Counter("failsoft_retries_denied_total", "Further attempts that the retry budget did not allow.")
         )
+        self.waiting = add(
+            Gauge("failsoft_waiting", "Requests that wait for room at the boxes of a fleet.", ("fleet",))
+        )
+        self.wait_seconds = add(
+            Histogram(
+                "failsoft_wait_seconds",
+                "How long requests waited for room at a box, by what became of it: room or none.",
+                ("outcome",),
+                buckets=_FIRST_CONTENT_BUCKETS_S,
+            )
+        )
+        self.concurrency_refused = add(
+            Counter(
+                "failsoft_concurrency_refused_total",
+                "Requests over their customer's limits.concurrency, answered with 429.",
+                ("customer",),
+            )
+        )
         self.client_disconnects = add(
             Counter("failsoft_client_disconnects_total", "Clients that left before their answer had ended.")
         )

@@ -122,6 +122,7 @@ def _customer(
         stall_timeout_s=rules.stall_timeout_s,
         on_broken_stream=rules.on_broken_stream,
         priority=rules.priority,
+        concurrency=rules.limits.concurrency,
         hosted_allowed=rules.hosted.allowed,
     )
 
@@ -151,22 +152,19 @@ def _warnings(rules: Mapping[str, Effective]) -> Iterator[str]:
 
 def _not_in_force(policy_set: PolicySet, rules: Mapping[str, Effective]) -> Iterator[str]:
     """One line a key that is accepted and not acted on yet, however many customers write it."""
-    defaults = policy_set.defaults
-    written: dict[str, list[str]] = {key: [] for key in ("limits", "aliases", "priority", "hosted.usd_per_day")}
+    written: dict[str, list[str]] = {key: [] for key in ("limits", "aliases", "hosted.usd_per_day")}
     for customer in policy_set.customers:
         name = customer.customer
-        if customer.limits is not None or defaults.limits is not None:
+        limits = rules[name].limits
+        if limits.requests_per_minute is not None or limits.tokens_per_minute is not None:
             written["limits"].append(name)
         if customer.aliases:
             written["aliases"].append(name)
-        if rules[name].priority != "standard":
-            written["priority"].append(name)
         if rules[name].hosted.usd_per_day is not None:
             written["hosted.usd_per_day"].append(name)
     what = {
-        "limits": "requests, tokens and concurrency are not limited yet",
+        "limits": "requests and tokens a minute are not limited yet, only concurrency",
         "aliases": "aliases do not resolve yet: ask for the adapter's own name",
-        "priority": "all requests have the same priority yet",
         "hosted.usd_per_day": "what hosted providers cost is not capped yet",
     }
     for key, names in written.items():

@@ -99,6 +99,8 @@ class CustomerPolicy:
     stall_timeout_s: float
     on_broken_stream: Literal["resume", "error"]
     priority: Priority = "standard"
+    concurrency: int | None = None
+    """Requests that may be answered at once; None: any number."""
     hosted_allowed: bool = True
 
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gateway.policy.compiled import Priority
-from gateway.policy.models import CustomerFile, Hosted, Provider, ProviderStep, Rules, Step
+from gateway.policy.models import CustomerFile, Hosted, Limits, Provider, ProviderStep, Rules, Step
 
 BUILT_IN_PROVIDER = "hosted"
 TTFT_BUDGET_S = 2.0
 DEADLINE_S = 60.0
 ALLOWED = Hosted()
+NO_LIMITS = Limits()
 BUILT_IN_FALLBACK: list[Step] = [ProviderStep(provider=BUILT_IN_PROVIDER)]
 """Where the fleet's file has a provider of that name, and else nothing."""
 PLAIN_SHARE = 0.5
@@ -30,6 +31,7 @@ class Effective:
     stall_timeout_s: float
     on_broken_stream: Literal["resume", "error"]
     priority: Priority
+    limits: Limits
     hosted: Hosted
     steps: tuple[Step, ...]
     dropped: int
@@ -57,6 +59,7 @@ def effective(defaults: Rules, customer: CustomerFile, providers: Mapping[str, P
         stall_timeout_s=value("stall_timeout", STALL_TIMEOUT_S),
         on_broken_stream=value("on_broken_stream", "resume"),
         priority=value("priority", "standard"),
+        limits=value("limits", NO_LIMITS),
         hosted=hosted,
         steps=steps,
         dropped=len(written) - len(steps),

@@ -1,14 +1,14 @@
 """A request's way through its plan: which target next, how long, and why the answer is degraded."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dataplane.decide import decide
-from gateway.dataplane.journey import MAX_CRASHES, Attempt, Journey
+from gateway.dataplane.decide import WAIT_SHARE, decide
+from gateway.dataplane.journey import MAX_CRASHES, Attempt, Journey, Wait
 from gateway.errors import (
     ConnectError,
     ConnectionLost,
@@ -19,6 +19,7 @@ from gateway.errors import (
     UpstreamStatus,
     UpstreamTimeout,
 )
+from gateway.fleet.box_load import BoxLoad
 from gateway.policy.compiled import BaseStep, CustomerPolicy, FleetSpec, ProviderSpec, ProviderStep, StaticStep, Step
 
 HOSTED = ProviderStep(ProviderSpec("hosted", "openai/gpt", None), "openai/gpt")
@@ -36,6 +37,7 @@ class FakeBox:
     in_ramp: bool = False
     ttft_s: float = 0.0
     asked: list[str | None] = field(default_factory=list)
+    load: BoxLoad = field(default_factory=lambda: BoxLoad(8))
 
     def condition(self, adapter: str | None, now: float) -> Reason | None:
         return self.base_down if adapter is None else self.down
@@ -100,6 +102,9 @@ def walk(way: Journey, error: UpstreamError, at: float = 0.0) -> list[Attempt]:
     """Every attempt, when each fails with ``error`` at once."""
     attempts = []
     while (attempt := way.next(at)) is not None:
+        if isinstance(attempt, Wait):
+            way.waited(None)
+            continue
         attempts.append(attempt)
         way.failed(attempt, error)
     return attempts
@@ -417,3 +422,77 @@ def test_every_way_ends_within_its_bounds(
     else:
         pytest.fail("the way does not end")
     assert own <= 3
+
+
+def full_box(name: str) -> FakeBox:
+    """All its slots are at work for others."""
+    box = FakeBox(name, load=BoxLoad(1))
+    box.load.began("other_v1", streamed=False)
+    return box
+
+
+def test_a_request_waits_for_room_for_most_of_its_budget_before_it_goes_elsewhere() -> None:
+    box = full_box("a")
+    way = journey(customer(HOSTED, ttft_budget_s=2.0), box)
+    wait = way.next(0.0)
+    assert isinstance(wait, Wait)
+    assert (wait.boxes, wait.until) == ((box,), WAIT_SHARE * 2.0)
+    way.waited(None)
+    attempt = way.next(wait.until)
+    assert isinstance(attempt, Attempt)
+    assert (attempt.served_by, attempt.reason) == ("provider:hosted", Reason.BACKEND_SATURATED)
+
+
+def test_who_was_given_room_has_what_is_left_of_the_budget_for_its_first_token() -> None:
+    box = full_box("a")
+    way = journey(customer(HOSTED, ttft_budget_s=2.0), box)
+    assert isinstance(way.next(0.0), Wait)
+    permit = object()
+    way.waited(box, permit)  # type: ignore[arg-type]
+    attempt = way.next(1.5)
+    assert isinstance(attempt, Attempt)
+    assert (attempt.served_by, attempt.permit, attempt.until) == ("box:a", permit, 2.0)
+
+
+def test_nobody_waits_where_a_first_token_would_come_too_late_anyway() -> None:
+    assert served_by(walk(journey(customer(HOSTED), FakeBox("a", ttft_s=9.0)), ConnectError("refused"))) == [
+        "provider:hosted",
+        "box:a",
+    ]
+    assert isinstance(journey(customer(HOSTED), FakeBox("a", ttft_s=9.0)).next(0.0), Attempt)
+
+
+def test_without_a_fallback_that_could_be_taken_a_request_waits_for_half_of_its_time() -> None:
+    for steps in ((), (HOSTED,)):
+        providers = FakeProviders({"hosted": "it said 429"})
+        way = journey(customer(*steps, deadline_s=60.0), FakeBox("a", ttft_s=9.0), providers=providers)
+        wait = way.next(0.0)
+        assert isinstance(wait, Wait)
+        assert wait.until == pytest.approx(20.0 if steps else 30.0)
+
+
+def test_a_box_that_is_full_is_the_last_resort_but_not_for_a_low_priority() -> None:
+    policy = customer(HOSTED)
+    assert served_by(walk(journey(policy, full_box("a")), ConnectError("refused"))) == ["provider:hosted", "box:a"]
+    low = replace(policy, priority="low")
+    assert served_by(walk(journey(low, full_box("a")), ConnectError("refused"))) == ["provider:hosted"]
+
+
+def test_behind_a_home_that_failed_another_box_is_asked_without_waiting() -> None:
+    way = journey(customer(HOSTED), FakeBox("a"), full_box("b"))
+    attempts = walk(way, ConnectError("refused"))
+    assert served_by(attempts) == ["box:a", "provider:hosted", "box:b"]
+
+
+def test_room_elsewhere_is_taken_after_a_wait_for_the_home() -> None:
+    home, other = full_box("a"), FakeBox("b")
+    way = journey(customer(HOSTED), home, other)
+    assert isinstance(way.next(0.0), Wait)
+    way.waited(None)
+    assert served_by(walk(way, ConnectError("refused"))) == ["box:b", "provider:hosted", "box:a"]
+
+
+def test_a_home_that_is_away_is_not_waited_for() -> None:
+    attempt = journey(customer(HOSTED), FakeBox("a", down=Reason.CIRCUIT_OPEN), FakeBox("b")).next(0.0)
+    assert isinstance(attempt, Attempt)
+    assert attempt.served_by == "box:b"

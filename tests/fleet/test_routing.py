@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from gateway.fleet.box_load import BoxLoad
-from gateway.fleet.routing import route
+from gateway.fleet.box_load import SILENT_AT_FIRST, BoxLoad
+from gateway.fleet.concurrency_limit import INITIAL
+from gateway.fleet.routing import Fit, fit, route
 
 
 class Box:
@@ -24,13 +25,27 @@ def test_the_home_is_asked_first() -> None:
     assert first([Box("home", "x", "x"), Box("other")]) == "home"
 
 
-def test_a_home_whose_slots_are_all_at_work_is_passed_over_for_one_with_two_free() -> None:
-    assert first([Box("home", "x", "y"), Box("other")]) == "other"
-    assert first([Box("home", "x", "y"), Box("other", "z")]) == "home", "the last slot is its own adapters'"
+def test_there_is_room_where_a_slot_is_free_or_the_adapter_runs() -> None:
+    assert fit(Box("home", "x"), "acme", home_is_full=False) is Fit.ROOM
+    assert fit(Box("home", "x", "acme"), "acme", home_is_full=False) is Fit.ROOM
+    assert fit(Box("home", "x", "y"), "acme", home_is_full=False) is Fit.FULL
 
 
-def test_who_runs_at_the_home_needs_no_further_slot() -> None:
-    assert first([Box("home", "acme", "y"), Box("other")]) == "home"
+def test_where_a_full_home_would_save_a_swap_room_elsewhere_is_second_choice() -> None:
+    assert fit(Box("other", "z"), "acme", home_is_full=True) is Fit.ASTRAY
+    assert fit(Box("other", "y", "z"), "acme", home_is_full=True) is Fit.FULL
+
+
+def test_a_box_that_still_has_the_adapter_in_a_slot_swaps_nothing() -> None:
+    other = Box("other", "acme")
+    other.load.attempts.ended("acme", silent=False)
+    assert fit(other, "acme", home_is_full=True) is Fit.ROOM
+
+
+def test_a_box_has_no_room_where_enough_run_or_are_silent() -> None:
+    assert fit(Box("home", *["acme"] * SILENT_AT_FIRST, silent=SILENT_AT_FIRST), "acme", home_is_full=False) is Fit.FULL
+    assert fit(Box("home", *["acme"] * INITIAL), "acme", home_is_full=False) is Fit.FULL
+    assert fit(Box("home", *["acme"] * (INITIAL - 1)), "acme", home_is_full=False) is Fit.ROOM
 
 
 def test_a_box_that_has_the_adapter_saves_a_swap_if_it_is_not_busier() -> None:
@@ -42,8 +57,3 @@ def test_a_box_that_has_the_adapter_saves_a_swap_if_it_is_not_busier() -> None:
 def test_of_two_homes_the_one_with_fewer_silent_requests_is_asked() -> None:
     busy = Box("a", "acme", silent=1)
     assert first([busy, Box("b", "acme", "acme", "acme")], homes=2) == "b"
-
-
-def test_of_many_boxes_only_the_next_two_take_what_has_no_room() -> None:
-    full = [Box(name, "x", "y") for name in ("home", "second", "third")]
-    assert first([*full, Box("last")]) == "home"

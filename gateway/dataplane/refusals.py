@@ -1,0 +1,65 @@
+"""Answers of the data plane that are none: the client's mistake, and that nothing could answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.dataplane.answers import request_error_body, unavailable_body
+from gateway.dataplane.body import discard_rest
+from gateway.dataplane.call import Call
+from gateway.dataplane.concurrency import TooManyAtOnce
+from gateway.dataplane.marks import header_safe
+from gateway.dataplane.relay import Send, send_whole
+from gateway.errors import ErrorFrame, RequestError, UpstreamError, UpstreamStatus
+
+RETRY_AFTER_S = 5
+"""What a client is told to wait when nothing could answer: a breaker tries again within 8 s, on average in half."""
+
+JSON = b"application/json"
+
+
+class MethodNotAllowed(RequestError):
+    """A path that is served was asked in another way."""
+
+    def __init__(self, path: str, method: str, allowed: str) -> None:
+        super().__init__(405, f"{path} takes {allowed}, not {method}.", code="method_not_allowed")
+        self.allowed = allowed
+
+
+async def pass_on(call: Call, error: UpstreamError, send: Send) -> None:
+    """A box's verdict on the request itself goes back as it is."""
+    headers = call.headers("none")
+    if isinstance(error, UpstreamStatus):
+        content_type = header_safe(error.content_type.decode("latin-1")) or JSON
+        await send_whole(send, error.status, headers, content_type, error.body)
+    elif isinstance(error, ErrorFrame) and error.status is not None:
+        # It came as the first event of a 200, before anything was committed: it still gets its own status.
+        body = error.body or request_error_body(RequestError(error.status, str(error)))
+        await send_whole(send, error.status, headers, JSON, body)
+
+
+async def give_up(call: Call, send: Send, tried: list[str], *, again: bool = False) -> None:
+    """The 503. ``again``: whether to ask again; after a whole plan the SDKs would do so twice, and at once."""
+    headers = call.headers("none")
+    headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
+    headers.append((b"x-should-retry", b"true" if again else b"false"))
+    await send_whole(send, 503, headers, JSON, unavailable_body(tried))
+
+
+async def refuse(call: Call, error: RequestError, receive: Any, send: Send) -> None:
+    """The client's mistake. What it still sends is read where it would not read the answer otherwise."""
+    call.answered = True
+    headers = call.headers("none")
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", error.allowed.encode()))
+    if isinstance(error, TooManyAtOnce):
+        headers.append((b"retry-after", b"%d" % TooManyAtOnce.retry_after_s))
+    body = request_error_body(error)
+    if error.status != 408 and not call.owes_body:
+        await send_whole(send, error.status, headers, JSON, body)
+        return
+    headers += [(b"content-type", JSON), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    await discard_rest(receive)
+    await send({"type": "http.response.body", "body": b""})
