@@ -14,6 +14,7 @@ from gateway.dataplane.decide import BoxView, Plan, decide, first_token_budget_s
 from gateway.dataplane.journey import Attempt, Journey, ProvidersView
 from gateway.errors import Reason, UpstreamError, UpstreamStatus, UpstreamTimeout
 from gateway.fleet.box import Box
+from gateway.fleet.routing import Detour, Route
 from gateway.policy.compiled import BaseStep, CustomerPolicy, ProviderStep, StaticStep
 from gateway.upstream.provider_request import unsuited
 
@@ -51,7 +52,7 @@ class FrozenBox:
 
 def explain(
     policy: CustomerPolicy,
-    boxes: Sequence[Box],
+    route: Route[Box],
     providers: ProvidersView,
     *,
     adapter: str,
@@ -61,10 +62,10 @@ def explain(
 ) -> Document:
     """What would become of a plain chat request for ``adapter`` at ``now``, as JSON can say it.
 
-    ``boxes`` of its fleet come in the order of preference; ``retries_left``: what the retry budget allows. Times are in
-    seconds from now on.
+    ``route`` has its fleet's boxes in their order; ``retries_left``: what the retry budget allows. Times are in seconds
+    from now on.
     """
-    views = [FrozenBox(box) for box in boxes]
+    views = [FrozenBox(box) for box in route.boxes]
     plan = decide(policy, views, adapter=adapter, stream=stream, fallback_allowed=True, now=now)
     plan.look_at_all(now)
     budget_s = first_token_budget_s(policy, stream=stream)
@@ -102,7 +103,8 @@ def explain(
         "first_token_budget_s": budget_s,
         "retries_left": retries_left,
         "degraded_reason": None if own_first or not at_once else str(first_reason),
-        "boxes": [_box(view, plan, budget_s, now) for view in views],
+        "homes": _homes(route, plan, budget_s, now),
+        "boxes": [_box(view, route, plan, budget_s, now) for view in views],
         "attempts": [_attempt(attempt, late.get((attempt.served_by, attempt.forced)), now) for attempt in at_once],
         "left_out": [*_boxes_left_out(views, plan, budget_s, now), *skipped, *_steps_left_out(policy, at_once)],
     }
@@ -148,7 +150,35 @@ def _attempt(attempt: Attempt, late: tuple[float, float] | None, now: float) -> 
     }
 
 
-def _box(view: FrozenBox, plan: Plan, budget_s: float, now: float) -> Document:
+def _homes(route: Route[Box], plan: Plan, budget_s: float, now: float) -> Document:
+    first = plan.own[0].name if plan.own else None
+    return {
+        "placed_by": "rates" if route.measured else "rendezvous",
+        "boxes": [box.name for box in route.homes],
+        "first": first,
+        "why_first": None if first is None else _why_first(first, route, plan, budget_s, now),
+    }
+
+
+def _why_first(first: str, route: Route[Box], plan: Plan, budget_s: float, now: float) -> str | None:
+    """In words, why ``first`` is asked before the home that is asked first by rights; None where it is that one."""
+    home = next(iter(route.homes), None)
+    if home is None or home.name == first:
+        return None
+    by_rights = route.boxes[0]
+    if by_rights.name != first:
+        why_not = _why_not(by_rights, plan.adapter, budget_s, now) or "in its ramp, it has its share for now"
+        return f"{by_rights.name} comes before it, but: {why_not}"
+    if route.detour is Detour.RESIDENT:
+        return f"{first} holds the adapter in a slot and is less busy than {home.name}, which does not hold it"
+    slots = home.load.slots.slots
+    return (
+        f"{home.name} has no free slot: adapters in flight there need all {slots}, and one more would wait; "
+        f"{first} has two free"
+    )
+
+
+def _box(view: FrozenBox, route: Route[Box], plan: Plan, budget_s: float, now: float) -> Document:
     box, load, adapter = view.box, view.box.load, plan.adapter
     estimate = load.estimate(adapter, now)
     saturation = load.saturation(adapter, budget_s, now)
@@ -157,6 +187,7 @@ def _box(view: FrozenBox, plan: Plan, budget_s: float, now: float) -> Document:
     return {
         "name": box.name,
         "role": _role(view, plan),
+        "is_home": box in route.homes,
         "condition": None if condition is None else str(condition),
         "why_not": _why_not(box, adapter, budget_s, now),
         "unavailable": box.spec.unavailable,

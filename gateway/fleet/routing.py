@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Generic, Protocol, TypeVar
 
 from gateway.fleet.box_load import BoxLoad
 
@@ -23,6 +25,37 @@ class Loaded(Protocol):
 B = TypeVar("B", bound=Loaded)
 
 
+class Detour(Enum):
+    """Why a box that is no home of the adapter's, or another one of them, goes first."""
+
+    RESIDENT = auto()
+    """It has the adapter in a slot, which the home has not, and is less busy."""
+    NO_ROOM = auto()
+    """At the home as many adapters are in flight as it has slots, and here two slots are free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route(Generic[B]):
+    """What :func:`route` says, for people. ``boxes``: in the order in which to ask them; ``homes``: those of the
+    adapter, the one first that is asked of them; ``measured``: whether they follow from measured rates."""
+
+    boxes: Sequence[B]
+    homes: Sequence[B]
+    measured: bool
+    detour: Detour | None = None
+
+
+def explained(boxes: Sequence[B], homes: int, adapter: str) -> Route[B]:
+    """The same as :func:`route`, with why. ``homes`` may be 0 here: the adapter was not placed."""
+    if not homes:
+        return Route(boxes, boxes[:1], measured=False)
+    ordered = _least_busy_first(boxes, homes)
+    found = _detour(ordered, homes, adapter)
+    if found is None:
+        return Route(ordered, ordered[:homes], measured=True)
+    return Route(_first(found[0], ordered), ordered[:homes], measured=True, detour=found[1])
+
+
 def route(boxes: Sequence[B], homes: int, adapter: str) -> Sequence[B]:
     """``boxes``, of which the first ``homes`` are those of ``adapter``, in the order in which to ask them now.
 
@@ -31,22 +64,33 @@ def route(boxes: Sequence[B], homes: int, adapter: str) -> Sequence[B]:
     home as it has slots, so that vLLM would let the request wait until one of them has nothing to do, however long that
     takes, and there are two slots free elsewhere.
     """
-    ordered = boxes
-    if homes == 2 and _busy(boxes[1]) < _busy(boxes[0]):
-        ordered = [boxes[1], boxes[0], *boxes[2:]]
-    elif homes > 2:
-        ordered = [*sorted(boxes[:homes], key=_busy), *boxes[homes:]]
+    ordered = boxes if homes == 1 else _least_busy_first(boxes, homes)
+    home = ordered[0].load
+    if adapter in home.slots and home.has_room(adapter):
+        return ordered
+    found = _detour(ordered, homes, adapter)
+    return ordered if found is None else _first(found[0], ordered)
+
+
+def _least_busy_first(boxes: Sequence[B], homes: int) -> Sequence[B]:
+    if homes == 2:
+        return [boxes[1], boxes[0], *boxes[2:]] if _busy(boxes[1]) < _busy(boxes[0]) else boxes
+    return [*sorted(boxes[:homes], key=_busy), *boxes[homes:]] if homes > 2 else boxes
+
+
+def _detour(ordered: Sequence[B], homes: int, adapter: str) -> tuple[B, Detour] | None:
+    """The box that goes before the first of the homes, and why; None where that one has the adapter and room for it."""
     home = ordered[0]
     others = ordered[homes : homes + OTHERS]
     if adapter not in home.load.slots:
         for box in others:
             if adapter in box.load.slots and box.load.has_room(adapter) and _busy(box) < _busy(home):
-                return _first(box, ordered)
+                return box, Detour.RESIDENT
     if not home.load.has_room(adapter):
         for box in (*ordered[1:homes], *others):
             if _has_two_free(box, adapter):
-                return _first(box, ordered)
-    return ordered
+                return box, Detour.NO_ROOM
+    return None
 
 
 def _busy(box: Loaded) -> tuple[int, int]:
