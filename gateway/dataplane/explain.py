@@ -14,6 +14,7 @@ from gateway.dataplane.decide import BoxView, Plan, decide, first_token_budget_s
 from gateway.dataplane.journey import Attempt, Journey, ProvidersView
 from gateway.errors import Reason, UpstreamError, UpstreamStatus, UpstreamTimeout
 from gateway.fleet.box import Box
+from gateway.fleet.obstacle import in_words
 from gateway.fleet.routing import Detour, Route
 from gateway.policy.compiled import BaseStep, CustomerPolicy, ProviderStep, StaticStep
 from gateway.upstream.provider_request import unsuited
@@ -251,12 +252,8 @@ def _steps_left_out(policy: CustomerPolicy, attempts: Sequence[Attempt]) -> Iter
 
 def _why_not(box: Box, adapter: str, budget_s: float, now: float) -> str | None:
     """In words, why the box is not simply asked; None where it is."""
-    if box.spec.unavailable is not None:
-        return f"it is not configured: {box.spec.unavailable}"
-    if box.duty.drained:
-        return "an operator has drained it on this gateway"
-    if box.condition(adapter, now) is not None:
-        return _condition(box, adapter, now)
+    if (obstacle := box.obstacle(adapter, now)) is not None:
+        return in_words(obstacle, box, adapter, now)
     load = box.load
     if not load.limit.admits(box.in_flight):
         return f"{box.in_flight} are in flight there, and its limit is {load.limit.limit}"
@@ -268,27 +265,11 @@ def _why_not(box: Box, adapter: str, budget_s: float, now: float) -> str | None:
     return f"it was over the budget of {budget_s:g} s, and has not been well below it for long enough"
 
 
-def _condition(box: Box, adapter: str, now: float) -> str:
-    name, retry_in_s = _adapter(box, adapter, now).values()
-    if retry_in_s is not None:
-        what = "it said that it does not have the adapter" if name == "missing" else "the adapter fails there"
-        return f"{what}; it is asked again {_when(retry_in_s)}"
-    state = box.breaker.state(now)
-    if state == "closed" or box.duty.condition is not None:
-        return f"it was away ({box.last_error or 'silent'}), and has shown no token since"
-    when = _when(_until(box.breaker.retry_at, now))
-    return f"its circuit is open ({box.last_error or 'it failed'}); it is tried again {when}"
-
-
 def _adapter(box: Box, adapter: str, now: float) -> Document:
     for name, found in (("missing", box.pairs.missing()), ("failing", box.pairs.failing())):
         if adapter in found:
             return {"state": name, "retry_in_s": _until(found[adapter], now)}
     return {"state": "ok", "retry_in_s": None}
-
-
-def _when(in_s: float) -> str:
-    return f"in {in_s:.1f} s" if in_s > 0 else "by one request at a time"
 
 
 def _until(at: float, now: float) -> float:
