@@ -31,7 +31,6 @@ def test_nobody_waits_longer_than_the_budget_and_the_fallback(seed: int, engine_
     assert result.late == []
     assert [one for one in result.asked if one.status != 200] == []
     assert hung_at(result), "some of them met the frozen box"
-    assert result.longest.waited_s >= CALM.ttft_budget_s
     assert result.ejected_s is not None
     assert result.ejected_s <= EJECTED_WITHIN_S
     # From then on nobody finds out about it by waiting.
@@ -51,7 +50,7 @@ def test_nobody_waits_longer_where_the_other_box_is_too_busy_for_all() -> None:
 def test_where_the_other_box_is_too_busy_nobody_waits_longer_than_two_budgets_and_the_fallback() -> None:
     result = run(BUSY)
     assert [one for one in result.asked if one.status != 200] == []
-    assert max(one.waited_s for one in result.late) <= 2 * BUSY.ttft_budget_s + HOSTED_TTFT_S + 0.01
+    assert result.longest.waited_s <= 2 * BUSY.ttft_budget_s + HOSTED_TTFT_S + 0.01
 
 
 @pytest.mark.parametrize("engine_only", [False, True], ids=["all of it", "its engine"])
