@@ -12,7 +12,7 @@ from bench.frozen_box import HOSTED_TTFT_S, Result, Scenario, run
 from bench.virtual_loop import VirtualLoop
 
 CALM = Scenario(seconds=18.0, freeze_at_s=6.0, requests_per_s=3.0)
-"""As much as one box can do, with its slots; a fifth of a minute of it takes a second."""
+"""As much as one box can do with its slots."""
 BUSY = replace(CALM, requests_per_s=10.0)
 """The design's workload on two boxes, of which one is left."""
 EJECTED_WITHIN_S = 10.0
