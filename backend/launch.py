@@ -79,7 +79,8 @@ def vllm_command(plan: BoxPlan, *, python: Path = ENGINE_PYTHON) -> VllmCommand:
     """The command line and environment of a CPU box. Raises ValueError where the adapters outnumber the CPU pool."""
     if len(plan.adapters) > plan.max_cpu_loras:
         raise ValueError(f"max_cpu_loras is {plan.max_cpu_loras}, too few for {len(plan.adapters)} adapters")
-    # `vllm serve` looks for a distribution named `vllm`, which the CPU build is not.
+    # `vllm serve` looks for a distribution named `vllm`, which the CPU build is not. It would take the model as its
+    # first argument; the module goes by `--model` alone.
     arguments = [str(python), "-m", "vllm.entrypoints.openai.api_server"]
     arguments += ["--model", str(plan.model), "--served-model-name", plan.served_name]
     arguments += ["--host", plan.host, "--port", str(plan.port)]

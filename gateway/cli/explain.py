@@ -45,6 +45,7 @@ def _show(found: dict[str, Any], console: Console) -> None:
         f"policy version {found['policy_version']}: first token within {found['first_token_budget_s']:g} s of a box, "
         f"the answer's beginning within {found['deadline_s']:g} s"
     )
+    console.print(_homes(found["homes"]))
     console.print(_boxes(found))
     console.print(_attempts(found))
     for line in found["left_out"]:
@@ -61,6 +62,17 @@ def _verdict(found: dict[str, Any]) -> str:
     return f"[yellow]now: {first}, degraded: {found['degraded_reason']}[/]"
 
 
+def _homes(homes: dict[str, Any]) -> str:
+    if not homes["boxes"]:
+        return "home: none, as the fleet has no boxes"
+    how = "measured rates" if homes["placed_by"] == "rates" else "rendezvous hashing"
+    names = " and ".join(f"[bold]{escape(name)}[/]" for name in homes["boxes"])
+    line = f"home{'s' if len(homes['boxes']) > 1 else ''}: {names}, by {how}"
+    if homes["why_first"] is None:
+        return line
+    return f"{line}; [yellow]{escape(homes['first'])} goes first[/]: {escape(homes['why_first'])}"
+
+
 def _boxes(found: dict[str, Any]) -> Table:
     table = Table("box", "is", "breaker", "in flight / limit", "estimate / budget", "made of", "slots", "because")
     for box in found["boxes"]:
@@ -72,7 +84,7 @@ def _boxes(found: dict[str, Any]) -> Table:
         parts = ", ".join(f"{name} {value:g}" for name, value in estimate["parts"].items() if value)
         slots = box["slots"]
         table.add_row(
-            escape(box["name"]),
+            escape(box["name"]) + (" (home)" if box["is_home"] else ""),
             _ROLES[box["role"]],
             _BREAKERS[box["breaker"]["state"]],
             "\n".join([f"{flight['total']} / {box['concurrency_limit']}", *(escape(count) for count in counts)]),

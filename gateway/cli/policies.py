@@ -180,7 +180,8 @@ def _author() -> str:
 def _extent(policy_set: PolicySet) -> str:
     boxes = sum(len(fleet.boxes) for fleet in policy_set.fleet.fleets.values())
     adapters = sum(len(customer.adapters) for customer in policy_set.customers)
-    return f"{len(policy_set.customers)} customers, {adapters} adapters, {boxes} boxes"
+    counts = (len(policy_set.customers), "customer", "s"), (adapters, "adapter", "s"), (boxes, "box", "es")
+    return ", ".join(f"{count} {noun}{'' if count == 1 else ending}" for count, noun, ending in counts)
 
 
 def _head_facts(head: Head) -> dict[str, object]:

@@ -16,13 +16,15 @@ from gateway.cli.exit_codes import FOUND_WRONG
 
 _STYLES = {"closed": "green", "half_open": "yellow", "open": "red", "unavailable": "red"}
 _WORDS = {"closed": "serving", "half_open": "on trial", "open": "circuit open", "unavailable": "not configured"}
+_MOST_NAMES = 10
+"""Of the adapters of a box; the JSON has all."""
 
 
 def status(
     url: Url = DEFAULT_URL,
     as_json: Annotated[bool, typer.Option("--json", help="Print what the gateway says as JSON.")] = False,
 ) -> None:
-    """Show policy version, boxes and alarms.
+    """Show policy version, boxes, the adapters that live there, and alarms.
 
     The admin token is read from FAILSOFT_ADMIN_TOKEN. Exits with 1 where something needs a look: not ready, an alarm, a
     box that does not serve; with 3 where no gateway answers.
@@ -76,6 +78,10 @@ def _show(found: dict[str, Any], console: Console) -> None:
             escape(trouble) or "–",
         )
     console.print(table)
+    for fleet in found["fleets"]:
+        console.print(_placement(fleet))
+    if found["boxes"]:
+        console.print(_homes(found["boxes"]))
     for alarm in found["alarms"]:
         console.print(f"[red]alarm[/] {escape(alarm['kind'])}: {escape(alarm['message'])}")
     for line in (*policy["warnings"], *policy["not_in_force"]) if policy else ():
@@ -96,6 +102,35 @@ def _waiting(waiting: dict[str, float | None]) -> str:
     if capacity is None and deferred is None:
         return "–"
     return f"{capacity or 0:.0f}" + (f", {deferred:.0f} for a slot" if deferred else "")
+
+
+def _placement(fleet: dict[str, Any]) -> str:
+    begin = f"fleet [bold]{escape(fleet['name'])}[/]: adapters have homes"
+    if fleet["placed_by"] == "rendezvous":
+        seen, needed = fleet["requests_seen"], fleet["requests_needed"]
+        return f"{begin} by rendezvous hashing, until {needed} requests were seen (now {seen})"
+    return (
+        f"{begin} by measured rates, worked out {fleet['placed_s_ago']:.0f} s ago: "
+        f"{fleet['requests_per_s']:.2f} requests and {fleet['predicted_swaps_per_s']:.2f} predicted swaps a second"
+    )
+
+
+def _homes(boxes: list[dict[str, Any]]) -> Table:
+    table = Table("box", "slots held", "home of, with requests a second (● in a slot)")
+    for box in boxes:
+        slots, there = box["slots"], box["home_of"]
+        names = [_inhabitant(one) for one in there[:_MOST_NAMES]]
+        more = f" and {len(there) - _MOST_NAMES} more" if len(there) > _MOST_NAMES else ""
+        table.add_row(
+            escape(box["name"]), f"{len(slots['held'])} of {slots['of']}", escape(", ".join(names) + more) or "–"
+        )
+    return table
+
+
+def _inhabitant(one: dict[str, Any]) -> str:
+    rate = "" if one["requests_per_s"] is None else f" {one['requests_per_s']:.2f}"
+    shared = f" (one of {one['homes']} homes)" if one["homes"] > 1 else ""
+    return f"{'●' if one['in_slot'] else '○'} {one['adapter']}{rate}{shared}"
 
 
 def _adapters(box: dict[str, Any]) -> str:

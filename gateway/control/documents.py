@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.control.sources import SNAPSHOT, ControlSources
 from gateway.fleet.box import Box
 from gateway.fleet.fleet import Fleets
+from gateway.fleet.homes import LEAST_REQUESTS, Homes, Inhabitant
 from gateway.fleet.hosted import Hosted
 from gateway.fleet.provider_health import ProviderHealth
 from gateway.observe.metrics import NOT_DEGRADED
@@ -41,12 +42,14 @@ def readiness(sources: ControlSources) -> tuple[bool, Document]:
 def status(sources: ControlSources) -> Document:
     """Everything that a person on call asks first."""
     now = sources.clock()
-    policy = sources.policies.current
+    policy, fleets = sources.policies.current, sources.fleets
+    by_box = {name: there for homes in fleets.homes.values() for name, there in homes.inhabitants().items()}
     return {
         "ready": readiness(sources)[0],
         "uptime_s": round(sources.uptime_s, 1),
         "policy": None if policy is None else _policy(policy, sources.policies.source),
-        "boxes": [box_state(box, sources.fleets, now) for box in sources.fleets.all()],
+        "fleets": [_fleet(name, homes, now) for name, homes in fleets.homes.items()],
+        "boxes": [_box(box, fleets, by_box.get(box.name, ()), now) for box in fleets.all()],
         "providers": [] if policy is None else _providers(policy, sources.hosted, now),
         "alarms": [alarm.as_json() for alarm in sources.alarms.current()],
         "requests": _requests(sources),
@@ -80,8 +83,27 @@ def _policy(policy: CompiledPolicy, source: str) -> Document:
     }
 
 
+def _fleet(name: str, homes: Homes, now: float) -> Document:
+    """How a fleet's adapters came by their homes. Swaps are predicted from measured rates only."""
+    placement, placed_at, rates = homes.placement, homes.placed_at, homes.rates
+    return {
+        "name": name,
+        "placed_by": "rendezvous" if placement is None else "rates",
+        "placed_s_ago": None if placed_at is None else round(max(0.0, now - placed_at), 1),
+        "requests_seen": round(homes.requests_seen),
+        "requests_needed": round(LEAST_REQUESTS),
+        "requests_per_s": None if rates is None else round(sum(rates.values()), 3),
+        "predicted_swaps_per_s": None if placement is None else round(placement.swaps_per_s, 3),
+    }
+
+
 def box_state(box: Box, fleets: Fleets, now: float) -> Document:
     """One box as this gateway sees it at ``now``, on the clock of its breaker."""
+    homes = fleets.homes.get(box.spec.fleet)
+    return _box(box, fleets, () if homes is None else homes.inhabitants().get(box.name, ()), now)
+
+
+def _box(box: Box, fleets: Fleets, inhabitants: Sequence[Inhabitant], now: float) -> Document:
     probe = box.last_probe
     state = box.breaker.state(now)
     reading = box.load.fresh_reading(now)
@@ -105,6 +127,16 @@ def box_state(box: Box, fleets: Fleets, now: float) -> Document:
             "deferred": None if reading is None else reading.waiting_deferred,
         },
         "slots": {"of": box.load.slots.slots, "held": list(box.load.slots.held)},
+        "home_of": [
+            {
+                "adapter": one.adapter,
+                # Where there are several homes, each gets as many.
+                "requests_per_s": None if one.rate is None else round(one.rate, 3),
+                "homes": one.homes,
+                "in_slot": one.adapter in box.load.slots,
+            }
+            for one in inhabitants
+        ],
         "drained": box.duty.drained,
         "in_ramp": box.duty.in_ramp(now),
         "connections": {"idle": box.pool.idle, "busy": box.pool.in_use},

@@ -18,7 +18,7 @@ from gateway.dataplane.marks import Mark
 from gateway.dataplane.plain_guard import check_plain
 from gateway.dataplane.request import Request
 from gateway.dataplane.stream_guard import Reshape, StreamGuard
-from gateway.errors import FailsoftError, InternalFault, NotAdmitted, ProtocolError, UpstreamError, UpstreamStatus
+from gateway.errors import FailsoftError, InternalFault, NotAdmitted, ProtocolError, UpstreamError
 from gateway.fleet.box import Box
 from gateway.fleet.hosted import Hosted
 from gateway.fleet.permit import Held, Permit
@@ -28,6 +28,7 @@ from gateway.upstream.pool import Pool
 from gateway.upstream.provider_answer import AnswerShape
 from gateway.upstream.provider_request import translate
 from gateway.upstream.providers import Providers
+from gateway.upstream.refusal import read_refusal
 
 log = logging.getLogger(__name__)
 
@@ -190,14 +191,7 @@ async def _open(question: _Question, until: float) -> Exchange:
     if exchange.status == 200:
         return exchange
     try:
-        error_body = await exchange.read_all(ERROR_LIMIT)
-        retry_after = exchange.header(b"retry-after") or b""
-        raise UpstreamStatus(
-            exchange.status,
-            error_body,
-            content_type=exchange.header(b"content-type") or b"",
-            retry_after_s=float(retry_after) if retry_after.isdigit() else None,
-        )
+        raise await read_refusal(exchange, ERROR_LIMIT)
     finally:
         exchange.close()
 

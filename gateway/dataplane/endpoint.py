@@ -106,10 +106,9 @@ class DataPlane:
 
     def explain(self, customer: CustomerPolicy, model: str, *, stream: bool, now: float) -> Document:
         """The plan that would be made for one of ``customer``'s own models, and why. It changes nothing."""
-        boxes = self._fleets.boxes_for(customer.fleet.name, model)
         return explain(
             customer,
-            boxes,
+            self._fleets.look(customer.fleet.name, model),
             self._asker.hosted,
             adapter=model,
             stream=stream,

@@ -15,6 +15,8 @@ from gateway.dataplane.journey import Attempt, Journey, ProvidersView, Wait
 from gateway.errors import Reason, UpstreamError, UpstreamStatus, UpstreamTimeout
 from gateway.fleet.box import Box
 from gateway.fleet.box_load import BoxLoad
+from gateway.fleet.obstacle import in_words
+from gateway.fleet.routing import Detour, Route
 from gateway.policy.compiled import BaseStep, CustomerPolicy, ProviderStep, StaticStep
 from gateway.upstream.provider_request import unsuited
 
@@ -57,7 +59,7 @@ class FrozenBox:
 
 def explain(
     policy: CustomerPolicy,
-    boxes: Sequence[Box],
+    route: Route[Box],
     providers: ProvidersView,
     *,
     adapter: str,
@@ -67,10 +69,10 @@ def explain(
 ) -> Document:
     """What would become of a plain chat request for ``adapter`` at ``now``, as JSON can say it.
 
-    ``boxes`` of its fleet come in the order of preference; ``retries_left``: what the retry budget allows. Times are in
-    seconds from now on.
+    ``route`` has its fleet's boxes in their order; ``retries_left``: what the retry budget allows. Times are in seconds
+    from now on.
     """
-    views = [FrozenBox(box) for box in boxes]
+    views = [FrozenBox(box) for box in route.boxes]
     plan = decide(policy, views, adapter=adapter, stream=stream, fallback_allowed=True, now=now)
     waits = plan.waits
     plan.look_at_all(now)
@@ -111,7 +113,8 @@ def explain(
         # Where it does, what follows is for when no room comes in time.
         "waits_for_room": waits,
         "degraded_reason": None if own_first or not at_once else str(first_reason),
-        "boxes": [_box(view, plan, budget_s, now) for view in views],
+        "homes": _homes(route, plan, budget_s, now),
+        "boxes": [_box(view, route, plan, budget_s, now) for view in views],
         "attempts": [_attempt(attempt, late.get((attempt.served_by, attempt.forced)), now) for attempt in at_once],
         "left_out": [*_boxes_left_out(views, plan, budget_s, now), *skipped, *_steps_left_out(policy, at_once)],
     }
@@ -160,7 +163,31 @@ def _attempt(attempt: Attempt, late: tuple[float, float] | None, now: float) -> 
     }
 
 
-def _box(view: FrozenBox, plan: Plan, budget_s: float, now: float) -> Document:
+def _homes(route: Route[Box], plan: Plan, budget_s: float, now: float) -> Document:
+    first = plan.own[0].name if plan.own else None
+    return {
+        "placed_by": "rates" if route.measured else "rendezvous",
+        "boxes": [box.name for box in route.homes],
+        "first": first,
+        "why_first": None if first is None else _why_first(first, route, plan, budget_s, now),
+    }
+
+
+def _why_first(first: str, route: Route[Box], plan: Plan, budget_s: float, now: float) -> str | None:
+    """In words, why ``first`` is asked before the home that is asked first by rights; None where it is that one."""
+    home = next(iter(route.homes), None)
+    if home is None or home.name == first:
+        return None
+    by_rights = route.boxes[0]
+    if by_rights.name != first:
+        why_not = _why_not(by_rights, plan.adapter, budget_s, now) or "in its ramp, it has its share for now"
+        return f"{by_rights.name} comes before it, but: {why_not}"
+    if route.detour is Detour.RESIDENT:
+        return f"{first} holds the adapter in a slot and is less busy than {home.name}, which does not hold it"
+    return None
+
+
+def _box(view: FrozenBox, route: Route[Box], plan: Plan, budget_s: float, now: float) -> Document:
     box, load, adapter = view.box, view.box.load, plan.adapter
     estimate = load.estimate(adapter, now)
     saturation = load.saturation(adapter, budget_s, now)
@@ -169,6 +196,7 @@ def _box(view: FrozenBox, plan: Plan, budget_s: float, now: float) -> Document:
     return {
         "name": box.name,
         "role": _role(view, plan),
+        "is_home": box in route.homes,
         "condition": None if condition is None else str(condition),
         "why_not": _why_not(box, adapter, budget_s, now),
         "unavailable": box.spec.unavailable,
@@ -232,16 +260,16 @@ def _steps_left_out(policy: CustomerPolicy, attempts: Sequence[Attempt]) -> Iter
 
 def _why_not(box: Box, adapter: str, budget_s: float, now: float) -> str | None:
     """In words, why the box is not simply asked; None where it is."""
-    if box.spec.unavailable is not None:
-        return f"it is not configured: {box.spec.unavailable}"
-    if box.duty.drained:
-        return "an operator has drained it on this gateway"
-    if box.condition(adapter, now) is not None:
-        return _condition(box, adapter, now)
+    if (obstacle := box.obstacle(adapter, now)) is not None:
+        return in_words(obstacle, box, adapter, now)
     load = box.load
     if not load.limit.admits(box.in_flight):
         return f"{box.in_flight} are in flight there, and its limit is {load.limit.limit}"
     if not load.saturation(adapter, budget_s, now).saturated:
+        if not load.has_slot(adapter):
+            return f"it has no free slot: adapters in flight there need all {load.slots.slots}, and one more would wait"
+        if not load.has_room(adapter):
+            return f"{load.attempts.silent} streams are silent there, as many as may be"
         return None
     ttft_s = load.estimate(adapter, now).ttft_s
     if ttft_s is not None and ttft_s > budget_s:
@@ -249,27 +277,11 @@ def _why_not(box: Box, adapter: str, budget_s: float, now: float) -> str | None:
     return f"it was over the budget of {budget_s:g} s, and has not been well below it for long enough"
 
 
-def _condition(box: Box, adapter: str, now: float) -> str:
-    name, retry_in_s = _adapter(box, adapter, now).values()
-    if retry_in_s is not None:
-        what = "it said that it does not have the adapter" if name == "missing" else "the adapter fails there"
-        return f"{what}; it is asked again {_when(retry_in_s)}"
-    state = box.breaker.state(now)
-    if state == "closed" or box.duty.condition is not None:
-        return f"it was away ({box.last_error or 'silent'}), and has shown no token since"
-    when = _when(_until(box.breaker.retry_at, now))
-    return f"its circuit is open ({box.last_error or 'it failed'}); it is tried again {when}"
-
-
 def _adapter(box: Box, adapter: str, now: float) -> Document:
     for name, found in (("missing", box.pairs.missing()), ("failing", box.pairs.failing())):
         if adapter in found:
             return {"state": name, "retry_in_s": _until(found[adapter], now)}
     return {"state": "ok", "retry_in_s": None}
-
-
-def _when(in_s: float) -> str:
-    return f"in {in_s:.1f} s" if in_s > 0 else "by one request at a time"
 
 
 def _until(at: float, now: float) -> float:

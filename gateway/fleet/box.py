@@ -11,6 +11,7 @@ from gateway.fleet.blame import Blame, blame, is_one_adapters
 from gateway.fleet.box_load import BoxLoad
 from gateway.fleet.breaker import THRESHOLD, Breaker, State
 from gateway.fleet.duty import Duty
+from gateway.fleet.obstacle import OF_PAIR, Obstacle
 from gateway.fleet.pairs import Pairs
 from gateway.fleet.permit import Permit
 from gateway.fleet.request_head import request_head
@@ -115,17 +116,22 @@ class Box:
 
     def condition(self, adapter: str | None, now: float) -> Reason | None:
         """None where the box may be asked for ``adapter`` (None: for the base); else why not."""
+        obstacle = self.obstacle(adapter, now)
+        return None if obstacle is None else obstacle.reason
+
+    def obstacle(self, adapter: str | None, now: float) -> Obstacle | None:
+        """The same, as precisely as operators are told."""
         if self.spec.unavailable is not None:
-            return Reason.BACKEND_DOWN
+            return Obstacle.NOT_CONFIGURED
         duty = self.duty
         # Before all else: what an operator took off is not even a last resort.
         if duty.drained:
-            return Reason.FORCED
-        if self.pairs and (why_not := self.pairs.condition(adapter, now)) is not None:
-            return why_not
+            return Obstacle.DRAINED
+        if self.pairs.known and (fault := self.pairs.fault(adapter, now)) is not None:
+            return OF_PAIR[fault]
         if not duty.on:
-            return duty.condition
-        return None if self.breaker.admits(now) else Reason.CIRCUIT_OPEN
+            return Obstacle.AWAY
+        return None if self.breaker.admits(now) else Obstacle.CIRCUIT_OPEN
 
     def has_its_share(self, now: float) -> bool:
         """Whether the box comes back, and has as much as is good for it: others are to be asked first."""
@@ -150,7 +156,7 @@ class Box:
         if self.spec.unavailable is not None:
             return None
         pair_permit = None
-        if adapter in self.pairs and (pair_permit := self.pairs.begin(adapter, now, force=force)) is None:
+        if adapter in self.pairs.known and (pair_permit := self.pairs.begin(adapter, now, force=force)) is None:
             return None
         box_permit = self.breaker.begin(now, force=force)
         if box_permit is None:
@@ -216,7 +222,7 @@ class Box:
         if self._failing:
             self._failing.clear()
         permit.box_permit.succeeded(now)
-        if self.pairs:
+        if self.pairs.known:
             self.pairs.answered(permit.adapter, permit.pair_permit, now)
 
     def progressed(self, now: float) -> None:

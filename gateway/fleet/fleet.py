@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from gateway.fleet.box import Box
 from gateway.fleet.gauges import show
 from gateway.fleet.homes import Homes
 from gateway.fleet.probe import Probe
+from gateway.fleet.routing import Route
 from gateway.fleet.scrape import Scrape
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
@@ -51,13 +52,14 @@ class Fleets:
         self._clock = clock
         self._probing = probing
         self._fleets: dict[str, tuple[Box, ...]] = {}
-        self._homes: dict[str, Homes] = {}
+        self.homes: dict[str, Homes] = {}
+        """By fleet, where its adapters live."""
         self._placing: dict[str, TaskSet] = {}
         self._probes: dict[Box, TaskSet] = {}
         self._leaving: list[Box] = []
         self._ending = TaskSet()
         self._unconfigured: set[str] = set()
-        metrics.before_render(lambda: show(metrics, self.all(), self._clock()))
+        metrics.before_render(lambda: show(metrics, self.all(), self.homes, self._clock()))
 
     def follow(self, compiled: CompiledPolicy) -> None:
         """Take over the boxes of a policy version. A box whose address, key and base model stayed keeps its state.
@@ -67,6 +69,7 @@ class Fleets:
         drained = {box.name for box in self.all() if box.duty.drained}
         before = {(box.spec.fleet, box.name): box for box in self.all()}
         fleets: dict[str, tuple[Box, ...]] = {}
+        known: dict[str, frozenset[str]] = {}
         for fleet in compiled.fleets.values():
             adapters = frozenset[str]().union(
                 *(customer.adapters for customer in compiled.customers.values() if customer.fleet.name == fleet.name)
@@ -85,8 +88,9 @@ class Fleets:
                         box.duty.drain()
                 boxes.append(box)
             fleets[fleet.name] = tuple(boxes)
+            known[fleet.name] = adapters
         self._fleets = fleets
-        self._follow_homes()
+        self._follow_homes(known)
         for box in before.values():
             self._leave(box)
         self._leaving = [box for box in self._leaving if box.pool.open or box.in_flight]
@@ -103,8 +107,13 @@ class Fleets:
         traffic was seen, that is the first of rendezvous hashing. ``adapter`` has to be one that a policy names, as the
         order is remembered.
         """
-        homes = self._homes.get(fleet)
+        homes = self.homes.get(fleet)
         return homes.boxes_for(adapter) if homes is not None else ()
+
+    def look(self, fleet: str, adapter: str) -> Route[Box]:
+        """The same with why, for one who only looks: it is not counted."""
+        homes = self.homes.get(fleet)
+        return homes.look(adapter) if homes is not None else Route((), (), measured=False)
 
     def all(self) -> tuple[Box, ...]:
         """Every box of the policy in force."""
@@ -133,18 +142,18 @@ class Fleets:
         for box in (*self.all(), *self._leaving):
             await box.pool.close()
 
-    def _follow_homes(self) -> None:
-        for name in self._homes.keys() - self._fleets.keys():
-            del self._homes[name]
+    def _follow_homes(self, adapters: Mapping[str, frozenset[str]]) -> None:
+        for name in self.homes.keys() - self._fleets.keys():
+            del self.homes[name]
             if (placing := self._placing.pop(name, None)) is not None:
                 self._ending.spawn(placing.close(), name=f"end of the placement of {name}")
         for name, boxes in self._fleets.items():
-            if name not in self._homes:
-                homes = self._homes[name] = Homes(clock=self._clock, uniform=self._uniform)
+            if name not in self.homes:
+                homes = self.homes[name] = Homes(clock=self._clock, uniform=self._uniform)
                 if self._probing:
                     placing = self._placing[name] = TaskSet()
                     placing.spawn(homes.run(), name=f"placement of {name}")
-            self._homes[name].follow(boxes)
+            self.homes[name].follow(boxes, adapters[name])
 
     def _make(self, spec: BoxSpec, base_model: str) -> Box:
         box = Box(

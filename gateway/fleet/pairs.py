@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum, auto
 
-from gateway.errors import Reason, UpstreamError
+from gateway.errors import UpstreamError
 from gateway.fleet.breaker import Breaker, Permit, State
 from gateway.observe.alarms import Alarms
 
@@ -12,6 +13,14 @@ BASE = "(base)"
 """How the base model is named where an adapter's name would stand."""
 
 ALARM = "adapter_missing"
+
+
+class PairFault(Enum):
+    """Why a box is not to be asked for one adapter."""
+
+    MISSING = auto()
+    """It said that it does not have it."""
+    FAILING = auto()
 
 
 class Pair:
@@ -31,24 +40,19 @@ class Pairs:
         self._box = box
         self._alarms = alarms
         self._on_change = on_change
-        self._pairs: dict[str | None, Pair] = {}
+        self.known: dict[str | None, Pair] = {}
+        """To be looked into by whoever has no time for a call: it is nearly always empty."""
 
-    def __contains__(self, adapter: str | None) -> bool:
-        return adapter in self._pairs
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def condition(self, adapter: str | None, now: float) -> Reason | None:
+    def fault(self, adapter: str | None, now: float) -> PairFault | None:
         """None where the box may be asked for this adapter; else why not."""
-        pair = self._pairs.get(adapter)
+        pair = self.known.get(adapter)
         if pair is None or pair.breaker.admits(now):
             return None
-        return Reason.ADAPTER_UNAVAILABLE if pair.missing else Reason.CIRCUIT_OPEN
+        return PairFault.MISSING if pair.missing else PairFault.FAILING
 
     def begin(self, adapter: str | None, now: float, *, force: bool) -> Permit | None:
         """As :meth:`gateway.fleet.breaker.Breaker.begin`, for an adapter that is in here."""
-        return self._pairs[adapter].breaker.begin(now, force=force)
+        return self.known[adapter].breaker.begin(now, force=force)
 
     def lacks(self, adapter: str | None, permit: Permit | None, error: UpstreamError, now: float) -> None:
         """The box answered that it does not have the adapter, which one answer is enough to believe.
@@ -74,53 +78,53 @@ class Pairs:
         """The adapter answers."""
         if permit is not None:
             permit.succeeded(now)
-        pair = self._pairs.get(adapter)
+        pair = self.known.get(adapter)
         if pair is not None and pair.breaker.closed:
             self.forget(adapter)
 
     def missing(self) -> dict[str, float]:
         """The adapters that the box said it does not have, each with the time from which it is asked again."""
-        return {adapter or BASE: pair.breaker.retry_at for adapter, pair in self._pairs.items() if pair.missing}
+        return {adapter or BASE: pair.breaker.retry_at for adapter, pair in self.known.items() if pair.missing}
 
     def failing(self) -> dict[str, float]:
         """The adapters that fail on this box in some other way, likewise."""
         return {
             adapter or BASE: pair.breaker.retry_at
-            for adapter, pair in self._pairs.items()
+            for adapter, pair in self.known.items()
             if not pair.missing and not pair.breaker.closed
         }
 
     def overdue(self, now: float) -> bool:
         """Whether it is time to look if an adapter that was missing is there again."""
-        return any(pair.missing and pair.breaker.retry_at <= now for pair in self._pairs.values())
+        return any(pair.missing and pair.breaker.retry_at <= now for pair in self.known.values())
 
     def listed(self, names: frozenset[str]) -> None:
         """The box says that it has these."""
-        for adapter in [adapter for adapter, pair in self._pairs.items() if pair.missing and adapter in names]:
+        for adapter in [adapter for adapter, pair in self.known.items() if pair.missing and adapter in names]:
             self.forget(adapter)
 
     def blame_the_box(self) -> None:
         """The box is found to be at fault: what fails on it, other than what it does not have, is not the adapters'."""
-        for adapter in [adapter for adapter, pair in self._pairs.items() if not pair.missing]:
-            del self._pairs[adapter]
+        for adapter in [adapter for adapter, pair in self.known.items() if not pair.missing]:
+            del self.known[adapter]
 
     def keep(self, known: frozenset[str]) -> None:
         """Drop what is remembered of adapters that no policy names any more."""
-        for adapter in [adapter for adapter in self._pairs if adapter is not None and adapter not in known]:
+        for adapter in [adapter for adapter in self.known if adapter is not None and adapter not in known]:
             self.forget(adapter)
 
     def forget_all(self) -> None:
         """The box left the policy."""
-        for adapter in list(self._pairs):
+        for adapter in list(self.known):
             self.forget(adapter)
 
     def forget(self, adapter: str | None) -> None:
         """Nothing is wrong with this adapter, or nobody cares."""
-        if self._pairs.pop(adapter).missing:
+        if self.known.pop(adapter).missing:
             self._alarms.off(ALARM, f"{self._box}/{adapter or BASE}")
 
     def _pair(self, adapter: str | None) -> Pair:
-        pair = self._pairs.get(adapter)
+        pair = self.known.get(adapter)
         if pair is None:
-            pair = self._pairs[adapter] = Pair(self._on_change)
+            pair = self.known[adapter] = Pair(self._on_change)
         return pair

@@ -29,6 +29,7 @@ from gateway.fleet.permit import Permit
 from gateway.fleet.probe_answer import LIMIT_BYTES, ProbeAnswer
 from gateway.observe.metrics import GatewayMetrics
 from gateway.upstream.exchange import Exchange
+from gateway.upstream.refusal import read_refusal
 
 log = logging.getLogger(__name__)
 
@@ -186,11 +187,7 @@ class Probe:
         try:
             exchange.until = until
             if exchange.status != 200:
-                body = await exchange.read_all(LIMIT_BYTES)
-                retry_after = exchange.header(b"retry-after") or b""
-                raise UpstreamStatus(
-                    exchange.status, body, retry_after_s=float(retry_after) if retry_after.isdigit() else None
-                )
+                raise await read_refusal(exchange, LIMIT_BYTES)
             content_type = exchange.header(b"content-type") or b""
             if not content_type.startswith(b"text/event-stream"):
                 raise ProtocolError(f"a stream was asked for, {content_type.decode('latin-1')!r} came")

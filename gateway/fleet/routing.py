@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Generic, Protocol, TypeVar
 
 from gateway.fleet.box_load import BoxLoad
 
@@ -27,11 +28,11 @@ B = TypeVar("B", bound=Loaded)
 class Fit(Enum):
     """How a request fits into a box now."""
 
-    ROOM = 1
+    ROOM = auto()
     """There is room, and it belongs there."""
-    ASTRAY = 2
+    ASTRAY = auto()
     """There is room, at the price of a swap that its home would not have needed."""
-    FULL = 3
+    FULL = auto()
     """It would wait there, in vLLM's queue, where nobody can take it out of without giving up its place."""
 
 
@@ -43,24 +44,64 @@ def fit(box: Loaded, adapter: str, *, home_is_full: bool) -> Fit:
     return Fit.ASTRAY if load.has_room(adapter) else Fit.FULL
 
 
+class Detour(Enum):
+    """Why a box that is no home of the adapter's goes first."""
+
+    RESIDENT = auto()
+    """It has the adapter in a slot, which the home has not, and is less busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route(Generic[B]):
+    """What :func:`route` says, for people. ``boxes``: in the order in which to ask them; ``homes``: those of the
+    adapter, the one first that is asked of them; ``measured``: whether they follow from measured rates."""
+
+    boxes: Sequence[B]
+    homes: Sequence[B]
+    measured: bool
+    detour: Detour | None = None
+
+
+def explained(boxes: Sequence[B], homes: int, adapter: str) -> Route[B]:
+    """The same as :func:`route`, with why. ``homes`` may be 0 here: the adapter was not placed."""
+    if not homes:
+        return Route(boxes, boxes[:1], measured=False)
+    ordered = _least_busy_first(boxes, homes)
+    found = _detour(ordered, homes, adapter)
+    if found is None:
+        return Route(ordered, ordered[:homes], measured=True)
+    return Route(_first(found[0], ordered), ordered[:homes], measured=True, detour=found[1])
+
+
 def route(boxes: Sequence[B], homes: int, adapter: str) -> Sequence[B]:
     """``boxes``, of which the first ``homes`` are those of ``adapter``, in the order of preference now.
 
     Of several homes the least busy one is first. Another box goes before the homes where it has the adapter in a slot,
     which the home has not, and is less busy: so nothing is swapped.
     """
-    ordered = boxes
-    if homes == 2 and _busy(boxes[1]) < _busy(boxes[0]):
-        ordered = [boxes[1], boxes[0], *boxes[2:]]
-    elif homes > 2:
-        ordered = [*sorted(boxes[:homes], key=_busy), *boxes[homes:]]
+    ordered = boxes if homes == 1 else _least_busy_first(boxes, homes)
+    home = ordered[0].load
+    if adapter in home.slots:
+        return ordered
+    found = _detour(ordered, homes, adapter)
+    return ordered if found is None else _first(found[0], ordered)
+
+
+def _least_busy_first(boxes: Sequence[B], homes: int) -> Sequence[B]:
+    if homes == 2:
+        return [boxes[1], boxes[0], *boxes[2:]] if _busy(boxes[1]) < _busy(boxes[0]) else boxes
+    return [*sorted(boxes[:homes], key=_busy), *boxes[homes:]] if homes > 2 else boxes
+
+
+def _detour(ordered: Sequence[B], homes: int, adapter: str) -> tuple[B, Detour] | None:
+    """The box that goes before the first of the homes, and why; None where that one has the adapter and room for it."""
     home = ordered[0]
     others = ordered[homes : homes + OTHERS]
     if adapter not in home.load.slots:
         for box in others:
             if adapter in box.load.slots and box.load.has_room(adapter) and _busy(box) < _busy(home):
-                return _first(box, ordered)
-    return ordered
+                return box, Detour.RESIDENT
+    return None
 
 
 def _busy(box: Loaded) -> tuple[int, int]:

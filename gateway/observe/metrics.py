@@ -164,6 +164,20 @@ class GatewayMetrics:
                 ("box",),
             )
         )
+        self.box_slots_held = add(
+            Gauge(
+                "failsoft_box_lora_slots_held",
+                "LoRA slots of the box that hold an adapter, by the gateway's model of the box.",
+                ("box",),
+            )
+        )
+        self.fleet_predicted_swaps = add(
+            Gauge(
+                "failsoft_fleet_predicted_lora_swaps_per_second",
+                "Swaps a second of all boxes that the homes of the adapters let expect; absent until they are placed.",
+                ("fleet",),
+            )
+        )
         self.metrics_reads_failed = add(
             Counter("failsoft_box_metrics_failed_total", "Readings of a box's own metrics that failed.", ("box",))
         )

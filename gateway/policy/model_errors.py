@@ -14,6 +14,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.policy.diagnostics import Finding, Location, Part, meant, nearest
+from gateway.policy.models import STEP_TAGS
 from gateway.policy.source import Ambiguous, describe
 
 _WANTED = {
@@ -57,7 +58,7 @@ def _words(details: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
     if kind == "missing":
         return "is missing", ""
     if kind == "extra_forbidden":
-        return "unknown key", meant(str(loc[-1]), known_keys(model, loc[:-1]), noun="key to choose from here")
+        return _unknown_key(str(loc[-1]), model, loc[:-1])
     if kind == "value_error":
         return str(context["error"]), ""
     if kind == "literal_error":
@@ -72,6 +73,19 @@ def _words(details: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
     if kind == "too_short":
         return "is empty, and needs at least one entry", ""
     return details["msg"][:1].lower() + details["msg"][1:], ""
+
+
+def _unknown_key(key: str, model: type[BaseModel], where: Location) -> tuple[str, str]:
+    known = known_keys(model, where)
+    step = next((name for name, tag in STEP_TAGS.items() if where and where[-1] == tag), None)
+    if step is not None and nearest(key, known) is None:
+        if key in STEP_TAGS:
+            return "unknown key", f"this is a {step} step already: make {key} a step of its own"
+        others = {name: known_keys(model, (*where[:-1], tag)) for name, tag in STEP_TAGS.items() if name != step}
+        takers = [name for name, keys in others.items() if key in keys]
+        if takers:
+            return "unknown key", f"only a {takers[0]} step takes it, and this is a {step} step"
+    return "unknown key", meant(key, known, noun="key to choose from here")
 
 
 def _literals(context: dict[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import math
 import os
 import signal
 import socket
@@ -41,10 +42,12 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from gateway.clock import wall_s
 from gateway.tasks import TaskSet
 from gateway.upstream import litellm_repairs
 from gateway.upstream.litellm_process import BASE_HEADER, HEARTBEAT_S, KEY_HEADER
 from gateway.upstream.provider_request import CHAT_FIELDS
+from gateway.upstream.refusal import retry_after_s
 
 _TIMEOUT = openai.Timeout(600.0, connect=3.0)
 """Seconds. The gateway's own limits are what ends a request, by closing its connection; this is for none of them."""
@@ -261,8 +264,11 @@ def _envelope(error: Exception, key: str | None) -> tuple[int, dict[str, Any]]:
 def _retry_after(error: Exception) -> str | None:
     # LiteLLM notes the provider's headers there when it maps an error; its own exceptions have made-up responses.
     headers = getattr(error, "litellm_response_headers", None)
-    value = headers.get("retry-after") if headers else None
-    return value if isinstance(value, str) and value.isdigit() else None
+    value, date = (headers.get(name) if headers else None for name in ("retry-after", "date"))
+    if not isinstance(value, str):
+        return None
+    wait_s = retry_after_s(value, date if isinstance(date, str) else "", now_s=wall_s())
+    return None if wait_s is None or not math.isfinite(wait_s) else f"{math.ceil(wait_s)}"
 
 
 async def _health(_request: Request) -> Response:

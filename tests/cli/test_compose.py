@@ -75,6 +75,9 @@ def test_the_boxes_share_one_command_line_without_flags_that_vllm_dropped() -> N
     a, b = (SERVICES[name]["command"] for name in ("vllm-a", "vllm-b"))
     assert a == b
     assert not GONE_SINCE_0_6_3 & set(a)
+    # The image runs `vllm serve`, which takes the model first and means to drop `--model`.
+    assert a[0].startswith("/models/")
+    assert "--model" not in a
     value = dict(itertools.pairwise(a))
     assert int(value["--max-cpu-loras"]) >= int(value["--max-loras"])
     assert int(value["--max-lora-rank"]) in {1, 8, 16, 32, 64, 128, 256, 320, 512}

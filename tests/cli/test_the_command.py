@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -12,6 +13,7 @@ import pytest
 import typer
 
 from gateway.cli import main as command_line
+from gateway.cli.policies import app as policies
 from gateway.errors import ConnectError, FailsoftError, PolicyError, StoreUnreachable, VersionConflict
 
 ROOT = Path(__file__).parent.parent.parent
@@ -51,6 +53,15 @@ def test_an_unknown_subcommand_is_misuse() -> None:
     result = failsoft("serv")
     assert result.returncode == 2
     assert "No such command 'serv'" in result.stderr
+
+
+def test_the_readme_knows_which_commands_are_not_there_yet() -> None:
+    (listed,) = re.findall(r"Commands that are not there yet: (.*?)\.\n", (ROOT / "README.md").read_text(), re.DOTALL)
+    missing = re.findall(r"`([^`]+)`", listed)
+    assert "policies diff" in missing
+    there = set(command_line.SUBCOMMANDS)
+    there |= {f"policies {command.name or command.callback.__name__}" for command in policies.registered_commands}  # type: ignore[union-attr]
+    assert there & set(missing) == set()
 
 
 def test_help_loads_neither_the_gateway_nor_litellm() -> None:

@@ -79,9 +79,9 @@ class House:
         )
 
     def explain(self, customer: CustomerPolicy, model: str, *, stream: bool, now: float) -> dict[str, Any]:
-        boxes = self.fleets.boxes_for(customer.fleet.name, model)
+        route = self.fleets.look(customer.fleet.name, model)
         left = self.retries.left(now)
-        return explain(customer, boxes, self.hosted, adapter=model, stream=stream, retries_left=left, now=now)
+        return explain(customer, route, self.hosted, adapter=model, stream=stream, retries_left=left, now=now)
 
     def client(self, *, token: str | None = TOKEN, public: bool = True, admin: bool = True) -> httpx2.AsyncClient:
         app = create_control_app(self.sources(), public=public, admin=admin)

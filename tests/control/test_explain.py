@@ -88,6 +88,7 @@ async def test_every_number_of_a_box_is_there(house: House, boxes: tuple[Box, ..
     assert seen == {
         "name": box.name,
         "role": "own",
+        "is_home": True,
         "condition": None,
         "why_not": None,
         "unavailable": None,

@@ -44,10 +44,15 @@ def test_only_the_pages_own_script_and_style_may_run() -> None:
 async def test_what_the_page_shows_of_a_box_is_what_the_admin_api_says(house: House, policy: CompiledPolicy) -> None:
     house.take(policy)
     async with house.client() as client:
-        (box, _) = (await client.get("/admin/status")).json()["boxes"]
+        status = (await client.get("/admin/status")).json()
+    box, (fleet,) = status["boxes"][0], status["fleets"]
     shown = set(re.findall(r"\bbox\.(\w+)", OpsPage.load().html.decode()))
     assert shown >= {"in_flight", "concurrency_limit", "waiting", "ttft_estimate_s", "drained", "failing_adapters"}
     assert shown <= set(box)
+    html = OpsPage.load().html.decode()
+    (inhabitant,) = [one for other in status["boxes"] for one in other["home_of"] if one["adapter"] == "acme_v3"]
+    assert {"adapter", "requests_per_s"} <= set(re.findall(r"\bone\.(\w+)", html)) <= set(inhabitant)
+    assert {"placed_by", "predicted_swaps_per_s"} <= set(re.findall(r"\bfleet\.(\w+)", html)) <= set(fleet)
 
 
 def test_every_control_has_a_label() -> None:

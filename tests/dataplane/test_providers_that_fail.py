@@ -61,6 +61,19 @@ async def test_a_client_that_leaves_while_the_provider_is_tried_gives_the_trial_
     await eventually(lambda: plane.idle)
 
 
+async def test_a_provider_that_names_a_date_is_left_alone_until_then(
+    serve: ServePlane, scripted: StartScripted
+) -> None:
+    head = b"date: Wed, 25 Nov 2026 10:00:00 GMT\r\nretry-after: Wed, 25 Nov 2026 10:00:20 GMT\r\n"
+    busy = whole(b"{}", status=429).replace(b"\r\n", b"\r\n" + head, 1)
+    step = provider_step((await scripted(busy)).url)
+    plane = await serve([NO_BOX], step, StaticStep("Later."))
+    assert (await plane.raw().chat(ADAPTER)).headers["x-failsoft-served-by"] == "static"
+    retry_at = health_of(plane, step).retry_at
+    assert retry_at is not None
+    assert 15.0 < retry_at - now() <= 20.0
+
+
 async def test_streams_that_break_after_their_first_content_count_and_whole_ones_do_not(
     serve: ServePlane, scripted: StartScripted
 ) -> None:

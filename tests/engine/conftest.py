@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Final
 
 import httpx2
@@ -74,10 +75,14 @@ def gateway_url(
     """The gateway's base URL, without /v1. It is started once: whatever heals, heals by itself."""
     policies = tmp_path_factory.mktemp("policies")
     write_policies(policies, boxes, provider.url)
-    state = tmp_path_factory.mktemp("state")
+    return start_gateway(session_processes, policies, tmp_path_factory.mktemp("state"))
+
+
+def start_gateway(processes: Processes, policies: Path, state: Path) -> str:
+    """A gateway with these policies; its base URL, once it listens."""
     command = [sys.executable, "-m", "gateway.cli", "serve", "--port", "0"]
     command += ["--policies", str(policies), "--state", str(state)]
-    gateway = session_processes.command(
+    gateway = processes.command(
         command, name="gateway", env={"PROVIDER_KEY": PROVIDER_KEY, "FAILSOFT_ADMIN_TOKEN": ADMIN_TOKEN}
     )
     gateway.wait_ready(lambda: "failsoft listens on " in gateway.output)

@@ -144,7 +144,9 @@ class EngineFleet:
             await client.close()
 
 
-def write_policies(folder: Path, boxes: Mapping[str, VllmBox], provider_url: str) -> None:
+def write_policies(
+    folder: Path, boxes: Mapping[str, VllmBox], provider_url: str, *, ttft_budget_s: float = 8.0
+) -> None:
     """The gateway's policy folder. Budgets leave room for two engines and their clients on two cores."""
     fleet = {
         "base_model": BASE_MODEL,
@@ -154,9 +156,9 @@ def write_policies(folder: Path, boxes: Mapping[str, VllmBox], provider_url: str
     # JSON is YAML too.
     (folder / "fleet.yaml").write_text(json.dumps({"fleets": {"main": fleet}, "providers": {"hosted": hosted}}))
     (folder / "defaults.yaml").write_text(
-        dedent("""\
+        dedent(f"""\
         defaults:
-          ttft_budget: 8s
+          ttft_budget: {ttft_budget_s * 1000:.0f}ms
           plain_budget: 30s
           deadline: 60s
           stall_timeout: 10s

@@ -182,6 +182,7 @@ async def test_a_probe_asks_the_base_model_for_one_streamed_token_and_keeps_the_
         (status(404), "status", False),
         (status(503, "The engine is currently busy"), "busy", False),
         (status(503, "", headers="retry-after: 1\r\n"), "busy", False),
+        (status(503, "", headers="retry-after: Wed, 25 Nov 2026 10:00:07 GMT\r\n"), "busy", False),
         (status(200, "<html>"), "garbage", False),
         (sse("[DONE]"), "garbage", False),
         (sse(chunk(finish="abort")), "garbage", False),

@@ -52,7 +52,7 @@ def url(tmp_path: Path) -> Any:
 def test_a_folder_that_holds_together_is_confirmed(policies: Any, folder: Folder) -> None:
     ran = policies("validate", folder.path)
     assert ran.status == 0
-    assert "1 customers, 1 adapters, 2 boxes" in ran.err
+    assert "1 customer, 1 adapter, 2 boxes" in ran.err
     assert "not in force in this release: on_broken_stream" in ran.err
 
 

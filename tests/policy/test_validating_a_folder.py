@@ -69,7 +69,22 @@ def test_an_unknown_key_is_named_with_file_line_and_the_nearest_known_one(folder
         ("fallback:\n  - provider: hosted\n    sytem_prompt: x\n", 6, "did you mean system_prompt?"),
         ("limits: {request_per_minute: 1}\n", 4, "did you mean requests_per_minute?"),
         ("fallback: [{base: {x: 1}}]\n", 4, "unknown key"),
-        ("fallback: [{provider: hosted, static: x}]\n", 4, "unknown key"),
+        (
+            "fallback: [{provider: hosted, static: x}]\n",
+            4,
+            "unknown key (this is a provider step already: make static a step of its own)",
+        ),
+        (
+            'fallback:\n  - static: "x"\n    drop: [logprobs]\n',
+            6,
+            "fallback[0].drop: unknown key (only a provider step takes it, and this is a static step)",
+        ),
+        (
+            "fallback:\n  - base: {}\n    even_for_tools: true\n",
+            6,
+            "only a static step takes it, and this is a base step",
+        ),
+        ('fallback:\n  - static: "x"\n    even_for_tool: true\n', 6, "did you mean even_for_tools?"),
         ("fallback: [{povider: hosted}]\n", 4, "did you mean provider?"),
         ("fallback: [{provider: hostd}]\n", 4, "did you mean hosted?"),
         ("fleet: man\n", 4, "did you mean main?"),

@@ -371,6 +371,15 @@ async def test_a_rate_limit_keeps_its_retry_after(
     assert len(api.seen) == 1
 
 
+async def test_a_retry_after_that_is_a_date_becomes_the_seconds_until_then(
+    gateway: Gateway, api: anthropic.AnthropicApi, step: ProviderStep
+) -> None:
+    headers = "date: Wed, 25 Nov 2026 10:00:00 GMT\r\nretry-after: Wed, 25 Nov 2026 10:00:07 GMT\r\n"
+    api.script = anthropic.error_status(429, "rate_limit_error", headers=headers)
+    status, retry_after, _ = await gateway.refusal(step, stream=False)
+    assert (status, retry_after) == (429, b"7")
+
+
 async def test_a_provider_that_nobody_serves_is_a_server_error(gateway: Gateway) -> None:
     async with anthropic.AnthropicApi() as server:
         gone = policies.step(MODEL, api_base=server.url)
