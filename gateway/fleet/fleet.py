@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from gateway.fleet.box import Box
 from gateway.fleet.gauges import show
@@ -18,6 +19,15 @@ from gateway.policy.compiled import BoxSpec, CompiledPolicy
 from gateway.tasks import TaskSet
 from gateway.upstream.origin import Origin
 from gateway.upstream.pool import Pool
+
+
+class NewBox(Protocol):
+    """Makes what is known of a box."""
+
+    def __call__(
+        self, spec: BoxSpec, pool: Pool, *, base_model: str, metrics: GatewayMetrics, alarms: Alarms, events: Events
+    ) -> Box:
+        """As :class:`~gateway.fleet.box.Box`."""
 
 
 def default_pool(spec: BoxSpec) -> Pool:
@@ -42,6 +52,7 @@ class Fleets:
         uniform: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
         probing: bool = True,
+        new_box: NewBox = Box,
     ) -> None:
         self._metrics = metrics
         self._alarms = alarms
@@ -50,6 +61,7 @@ class Fleets:
         self._uniform = uniform
         self._clock = clock
         self._probing = probing
+        self._new_box = new_box
         self._fleets: dict[str, tuple[Box, ...]] = {}
         self._homes: dict[str, Homes] = {}
         self._placing: dict[str, TaskSet] = {}
@@ -110,6 +122,15 @@ class Fleets:
         """Every box of the policy in force."""
         return tuple(box for boxes in self._fleets.values() for box in boxes)
 
+    def with_those_that_leave(self) -> tuple[Box, ...]:
+        """Every box, and those of earlier versions at which something still runs."""
+        return (*self.all(), *self._leaving)
+
+    @property
+    def homes(self) -> Mapping[str, Homes]:
+        """The homes of each fleet's adapters, by the fleet's name."""
+        return self._homes
+
     def find(self, name: str) -> Box | None:
         """The box of that name, in whatever fleet: names are unique over all of them."""
         return next((box for box in self.all() if box.name == name), None)
@@ -147,7 +168,7 @@ class Fleets:
             self._homes[name].follow(boxes)
 
     def _make(self, spec: BoxSpec, base_model: str) -> Box:
-        box = Box(
+        box = self._new_box(
             spec,
             self._pool_factory(spec),
             base_model=base_model,
@@ -161,7 +182,7 @@ class Fleets:
             tasks.spawn(probe.run(), name=f"probe of {spec.name}")
             scrape = Scrape(
                 box.pool,
-                on_reading=box.load.read,
+                on_reading=box.read,
                 on_failure=lambda error: self._metrics.metrics_reads_failed.inc(spec.name),
                 random=self._uniform,
                 api_key=spec.api_key,

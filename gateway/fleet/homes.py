@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from gateway.fleet.box import Box
 from gateway.fleet.placement import Placement, rebalance
@@ -43,6 +43,16 @@ class Homes:
             known = self._orders[adapter] = self._order(adapter)
         boxes, homes = known
         return route(boxes, homes, adapter) if homes else boxes
+
+    @property
+    def traffic(self) -> Traffic:
+        """The requests that are counted."""
+        return self._traffic
+
+    def adopt(self, homes: Mapping[str, tuple[str, ...]]) -> None:
+        """These are the homes that another process has worked out."""
+        self.placement = Placement(homes=homes) if homes else None
+        self._orders = {}
 
     async def run(self) -> None:
         """Place anew for as long as this runs."""
