@@ -50,6 +50,7 @@ def status(sources: ControlSources) -> Document:
         "providers": [] if policy is None else _providers(policy, sources.hosted, now),
         "alarms": [alarm.as_json() for alarm in sources.alarms.current()],
         "requests": _requests(sources),
+        "workers": sources.workers(),
         "newest_event": sources.events.newest,
     }
 

@@ -68,7 +68,14 @@ class DataPlane:
     """The endpoint. One instance a process; all state of a request lives in its own call. ``calls``: those running."""
 
     def __init__(
-        self, policies: PolicySource, fleets: Fleets, asker: Asker, record: Record, *, body_limit: int = BODY_LIMIT
+        self,
+        policies: PolicySource,
+        fleets: Fleets,
+        asker: Asker,
+        record: Record,
+        *,
+        body_limit: int = BODY_LIMIT,
+        retry_share: float = 1.0,
     ) -> None:
         self._policies = policies
         self._fleets = fleets
@@ -77,7 +84,7 @@ class DataPlane:
         self._body_limit = body_limit
         self._id_prefix = os.urandom(6).hex()
         self._count = 0
-        self._budget = RetryBudget(0.0)
+        self._budget = RetryBudget(0.0, share=retry_share)
         self.calls: set[Call] = set()
         self._patience = Patience(self.calls)
         record.in_flight(self.calls)

@@ -36,11 +36,6 @@ class Finding:
     open_for_s: float = FIRST_OPEN_S
     epoch: int = 0
 
-    @property
-    def clean(self) -> bool:
-        """Whether a success would tell it nothing."""
-        return self.state == "closed" and not self.failures
-
 
 class Breaker:
     """One target's breaker. ``on_change`` hears of each new state, from within the call that brought it about."""
@@ -85,6 +80,11 @@ class Breaker:
         return self._state == "closed"
 
     @property
+    def clean(self) -> bool:
+        """Whether a success would tell it nothing."""
+        return self._state == "closed" and not self._failures
+
+    @property
     def opened_at(self) -> float | None:
         """When it last opened; None while it is closed."""
         return None if self._state == "closed" else self._opened_at
@@ -119,6 +119,10 @@ class Breaker:
     def tried(self) -> bool:
         """Whether the half-open breaker's one trial runs."""
         return self._trial is not None
+
+    def is_trial(self, permit: Permit) -> bool:
+        """Whether ``permit`` is that trial's."""
+        return self._trial is permit
 
     def finding(self) -> Finding:
         """All that another process has to know of it, but for a running trial."""

@@ -194,6 +194,9 @@ class ProviderHealth:
             case ProviderBlame.NOBODY:
                 pass
 
+    def ended(self, permit: ProviderPermit) -> None:
+        """The attempt is over, however."""
+
     # Inside.
 
     def _remember(self, failure: ProviderFailure) -> None:
@@ -257,6 +260,7 @@ class ProviderPermit:
             self._ended = True
             self.turn.released()
             self.circuit.released()
+            self._health.ended(self)
 
     def __enter__(self) -> Self:
         return self
