@@ -127,12 +127,20 @@ class Crew:
         ]
 
     def asking(self, app: Any) -> Callable[[dict[str, Any], Any, Any], Awaitable[None]]:
-        """``app``, which is about to show what all workers have counted: they are asked first."""
+        """``app``, which may show what all workers have counted: they are asked first. And what it changes holds in
+        all of them before it is answered that it does."""
 
         async def asking(scope: dict[str, Any], receive: Any, send: Any) -> None:
-            if scope["type"] == "http" and scope["path"] in ("/metrics", "/admin/status"):
+            async def send_once_it_holds(event: dict[str, Any]) -> None:
+                if event["type"] == "http.response.start":
+                    self._flush()
+                    await self._ask()
+                await send(event)
+
+            is_http = scope["type"] == "http"
+            if is_http and scope["path"] in ("/metrics", "/admin/status"):
                 await self._ask()
-            await app(scope, receive, send)
+            await app(scope, receive, send_once_it_holds if is_http and scope["method"] == "POST" else send)
 
         return asking
 
