@@ -33,6 +33,7 @@ from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
 from gateway.workers.crew import Crew
 from gateway.workers.member import Terms
+from gateway.workers.port import BACKLOG, sockets_at
 from gateway.workers.watcher_box import WatcherBox
 
 log = logging.getLogger("failsoft")
@@ -125,30 +126,34 @@ class Gateway:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        sockets: list[socket.socket] = []
+        public: list[socket.socket] = []
+        admin: list[socket.socket] = []
         try:
-            sockets.append(_listen(settings.host, settings.port))
+            public.append(_listen(settings.host, settings.port))
+            address = _address(public[0])
             if settings.admin_port is not None:
-                sockets.append(_listen(settings.host, settings.admin_port))
+                admin.append(_listen(settings.host, settings.admin_port))
+            if self._crew is not None:
+                public = _share(public.pop(), settings.workers)
             self._follower.on_change(self._took_effect)
             await self._follower.start()
             collect_rarely()
-            servers = self._servers(sockets)
+            servers = self._servers(public, admin)
             running = [
                 self._tasks.spawn(server.serve(sockets=[sock]), name=f"listener on {_address(sock)}")
                 for server, sock in servers
             ]
-            for sock in sockets[1:]:
+            for sock in admin:
                 log.info("the admin API listens on %s", _address(sock))
             stopping = self._tasks.spawn(self._stopping.wait(), name="until told to stop")
             if self._crew is not None:
                 up = self._tasks.spawn(self._crew.ready(), name="until all workers are ready")
                 await asyncio.wait([stopping, up, *running], return_when=asyncio.FIRST_COMPLETED)
             if not self._stopping.is_set():
-                ready(_address(sockets[0]))
+                ready(address)
             # A listener that ends by itself is a defect: better to end than to look alive.
             await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
-            await self._drain([server for server, _ in servers], running)
+            await self._drain([server for server, _ in servers], running, public)
             for task in running:
                 task.result()
         finally:
@@ -157,14 +162,16 @@ class Gateway:
             await self._tasks.close()
             if self._crew is not None:
                 await self._crew.close()
-            for sock in sockets:
+            for sock in (*public, *admin):
                 sock.close()
             await self._follower.close()
             await self._fleets.close()
             await self._providers.close()
 
-    def _servers(self, sockets: list[socket.socket]) -> list[tuple[QuietServer, socket.socket]]:
-        """Who listens where in this process. Of several, the workers have the public socket."""
+    def _servers(
+        self, public: list[socket.socket], admin: list[socket.socket]
+    ) -> list[tuple[QuietServer, socket.socket]]:
+        """Who listens where in this process. Of several, the workers have the public sockets."""
         settings, crew = self._settings, self._crew
         grace = settings.drain_s + NOTICE_S
         sources = ControlSources(
@@ -178,16 +185,15 @@ class Gateway:
             admin_token=settings.admin_token,
             workers=self._workers,
         )
-        public = create_control_app(sources, admin=settings.admin_port is None)
-        apps: list[Any] = [public if crew is not None else _dispatch(self._dataplane, public)]
+        apps: list[Any] = [create_control_app(sources, admin=settings.admin_port is None)]
         if settings.admin_port is not None:
             apps.append(create_control_app(sources))
-        if crew is None:
-            return [(_server(app, grace), sock) for app, sock in zip(apps, sockets, strict=True)]
-        apps = [crew.asking(app) for app in apps]
-        listener = sockets[0]
-        crew.start(Terms(settings.workers, settings.drain_s, settings.log_format, settings.env, listener, app=apps[0]))
-        return [(_server(app, grace), sock) for app, sock in zip(apps[1:], sockets[1:], strict=True)]
+        if crew is not None:
+            apps = [crew.asking(app) for app in apps]
+            crew.start(Terms(settings.workers, settings.drain_s, settings.log_format, settings.env, public, apps[0]))
+            return [(_server(app, grace), sock) for app, sock in zip(apps[1:], admin, strict=True)]
+        apps[0] = _dispatch(self._dataplane, apps[0])
+        return [(_server(app, grace), sock) for app, sock in zip(apps, (*public, *admin), strict=True)]
 
     def _workers(self) -> list[dict[str, Any]]:
         if self._crew is not None:
@@ -195,7 +201,9 @@ class Gateway:
         in_flight = self._dataplane.in_flight
         return [{"worker": 0, "pid": os.getpid(), "alive": True, "ready": True, "in_flight": in_flight}]
 
-    async def _drain(self, servers: list[QuietServer], running: list[asyncio.Task[Any]]) -> None:
+    async def _drain(
+        self, servers: list[QuietServer], running: list[asyncio.Task[Any]], public: list[socket.socket]
+    ) -> None:
         # Also wakes the long polls of those who watch, which would hold the listeners open.
         crew = self._crew
         self._events.add("draining", in_flight=self._dataplane.in_flight if crew is None else crew.in_flight)
@@ -205,6 +213,8 @@ class Gateway:
         for server in servers:
             server.should_exit = True
         if crew is not None:
+            for sock in public:
+                sock.close()
             await crew.drain(self._settings.drain_s + NOTICE_S)
         if running:
             await asyncio.wait(running)
@@ -249,9 +259,17 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         sock.close()
         raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}. Choose another address.") from error
-    sock.listen(2048)
+    sock.listen(BACKLOG)
     sock.setblocking(False)
     return sock
+
+
+def _share(first: socket.socket, workers: int) -> list[socket.socket]:
+    host, port = first.getsockname()[:2]
+    try:
+        return sockets_at(first, workers)
+    except OSError as error:
+        raise ListenError(f"cannot listen on {host}:{port} {workers} times: {error.strerror}.") from error
 
 
 def _address(sock: socket.socket) -> str:

@@ -1,8 +1,7 @@
 """All workers of one gateway, from their watcher's side: kept alive, told what there is to know, listened to.
 
-The watcher binds the port and never takes a connection from it: the workers share the one listening socket, so that a
-connection that a dying worker has not taken waits for another. It follows the policy, probes the boxes, and has the
-table that counts (see ``table``).
+The watcher binds the port and never takes a connection from it (see ``port``). It follows the policy, probes the boxes,
+and has the table that counts (see ``table``).
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
 from gateway.workers.line import framed
 from gateway.workers.member import Member, Terms
-from gateway.workers.messages import AlarmOff, AlarmOn, Happened, InForce, Message, Ready, Telemetry
-from gateway.workers.news import AlarmsAre, Ask, Begin, Drain, EndRequests, LitellmIs, Policy
+from gateway.workers.messages import AlarmOff, AlarmOn, Happened, InForce, Leaving, Message, Ready, Telemetry
+from gateway.workers.news import AlarmsAre, Ask, Begin, Cover, Drain, EndRequests, LitellmIs, Policy
 from gateway.workers.table import Table
 
 log = logging.getLogger(__name__)
@@ -189,7 +188,7 @@ class Crew:
             self._ended = together((self._ended, member.export.lasting()))
             member.export = Export()
             self.table.ended(member.number)
-            self._changed.set()
+            self._ready_or_not()
         self._lost(member, why)
         if loop.time() - started < STEADY_S:
             raise _Ended
@@ -218,6 +217,11 @@ class Crew:
             member.begun = True
             member.send(Begin())
 
+    def _ready_or_not(self) -> None:
+        self._changed.set()
+        if not self._ending:
+            self._tell(Cover([member.number for member in self._members if not member.ready]))
+
     # What workers say.
 
     def _take(self, member: Member, told: Any) -> None:
@@ -231,7 +235,10 @@ class Crew:
                 member.ready = True
                 self._alarms.off(ALARM, str(member.number))
                 self._events.add("worker_ready", worker=member.number, pid=member.pid or 0)
-                self._changed.set()
+                self._ready_or_not()
+            case Leaving():
+                member.ready = False
+                self._ready_or_not()
             case AlarmOn():
                 self._alarms.on(told.kind, told.subject, told.text)
                 self._tell(self._alarms_now())

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,13 +26,14 @@ LOOK_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What all workers are started with. ``app``: answers what is not for the data plane."""
+    """What all workers are started with. ``listeners``: of each worker its own, or one for all; ``app`` answers what
+    is not for the data plane."""
 
     workers: int
     drain_s: float
     log_format: Literal["human", "json"]
     env: Mapping[str, str]
-    listener: socket.socket
+    listeners: Sequence[socket.socket]
     app: Any
 
 
@@ -104,15 +105,17 @@ class Member:
         ours, theirs = socket.socketpair()
         our_control, their_control = socket.socketpair()
         with theirs, their_control:
-            passed = terms.listener.fileno(), theirs.fileno(), their_control.fileno()
+            listeners = [listener.fileno() for listener in terms.listeners]
+            line_end, control_end = theirs.fileno(), their_control.fileno()
             # A session of its own: Ctrl-C in a terminal goes to the watcher, which ends all in order.
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "gateway.workers"),
                 *("--worker", str(self.number), "--workers", str(terms.workers)),
-                *("--listener", str(passed[0]), "--line", str(passed[1]), "--control", str(passed[2])),
+                *(f"--listener={listener}" for listener in listeners),
+                *("--line", str(line_end), "--control", str(control_end)),
                 *("--drain", str(terms.drain_s), "--log-format", terms.log_format),
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=passed,
+                pass_fds=(*listeners, line_end, control_end),
                 start_new_session=True,
                 env=dict(terms.env),
             )

@@ -133,6 +133,10 @@ class Ready(Message):
     """It takes connections."""
 
 
+class Leaving(Message):
+    """It takes connections no more, and ends once what runs has ended."""
+
+
 class AlarmOn(Message):
     """An alarm of the data plane's."""
 
@@ -171,6 +175,7 @@ FromWorker = (
     | ProviderTrial
     | InForce
     | Ready
+    | Leaving
     | AlarmOn
     | AlarmOff
     | Happened

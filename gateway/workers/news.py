@@ -31,6 +31,12 @@ class Begin(Message):
     """Take connections."""
 
 
+class Cover(Message):
+    """These workers take no connections now: take from their sockets too, and from no others but your own."""
+
+    workers: list[int]
+
+
 class BoxCounts(Part):
     """What all others have in flight at a box, the watcher's own probes among them."""
 
@@ -157,6 +163,7 @@ class EndRequests(Message):
 FromWatcher = (
     Policy
     | Begin
+    | Cover
     | Counts
     | States
     | ProvidersAre

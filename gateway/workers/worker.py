@@ -9,7 +9,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,13 +33,14 @@ from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
 from gateway.workers.control_line import ControlLine
 from gateway.workers.line import Line
-from gateway.workers.messages import InForce, Ready, Telemetry
+from gateway.workers.messages import InForce, Leaving, Ready, Telemetry
 from gateway.workers.news import (
     AlarmsAre,
     Ask,
     Begin,
     BoxCounts,
     Counts,
+    Cover,
     Drain,
     Eject,
     EndRequests,
@@ -133,6 +134,7 @@ class Worker:
         )
         self._boxes: dict[str, WorkerBox] = {}
         self._policies: asyncio.Queue[Policy] = asyncio.Queue()
+        self._away: asyncio.Queue[set[int]] = asyncio.Queue()
         self._heard = 0
         self._registry.before_render(self._show_connections)
 
@@ -142,8 +144,10 @@ class Worker:
             self._dataplane.end_requests()
         self._stopping.set()
 
-    async def run(self, listener: socket.socket, line: socket.socket, control: socket.socket) -> None:
-        """Serve on ``listener``; ``line`` and ``control`` are socket pairs whose other ends the watcher has."""
+    async def run(self, listeners: Sequence[socket.socket], line: socket.socket, control: socket.socket) -> None:
+        """Serve on its own of ``listeners``, or on the one for all; ``line`` and ``control`` are socket pairs whose
+        other ends the watcher has.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -157,9 +161,10 @@ class Worker:
             begun = self._tasks.spawn(self._begin.wait(), name="until told to begin")
             await asyncio.wait([stopping, begun], return_when=asyncio.FIRST_COMPLETED)
             if not self._stopping.is_set():
-                await self._serve(listener, stopping)
+                await self._serve(listeners, stopping)
         finally:
-            listener.close()
+            for listener in listeners:
+                listener.close()
             self._reporter.flush(self._traffic())
             self._tell_what_was_counted(0)
             await self._tasks.close()
@@ -167,20 +172,33 @@ class Worker:
             await self._providers.close()
             await self._line.hang_up()
 
-    async def _serve(self, listener: socket.socket, stopping: asyncio.Task[Any]) -> None:
+    async def _serve(self, listeners: Sequence[socket.socket], stopping: asyncio.Task[Any]) -> None:
         collect_rarely()
         grace_s = self._place.drain_s + NOTICE_S
         server = QuietServer(uvicorn_config(self._app, host="", shutdown_grace_s=grace_s))
-        serving = self._tasks.spawn(server.serve(sockets=[listener]), name="listener")
+        own = listeners[self._place.worker % len(listeners)]
+        serving = self._tasks.spawn(server.serve(sockets=[own]), name="listener")
         listening = self._tasks.spawn(server.started_event.wait(), name="until it listens")
         await asyncio.wait([serving, listening], return_when=asyncio.FIRST_COMPLETED)
         self._line.send(Ready())
+        if len(listeners) > 1:
+            self._tasks.spawn(self._cover(server, listeners), name="the sockets of workers that are away")
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
         timer = asyncio.get_running_loop().call_later(self._place.drain_s, self._dataplane.end_requests)
         server.should_exit = True
+        self._line.send(Leaving())
         await asyncio.wait([serving])
         timer.cancel()
         serving.result()
+
+    async def _cover(self, server: QuietServer, listeners: Sequence[socket.socket]) -> None:
+        covered: dict[int, asyncio.Server] = {}
+        while not self._stopping.is_set():
+            away = await self._away.get()
+            for worker in covered.keys() - away:
+                covered.pop(worker).close()
+            for worker in away - covered.keys() - {self._place.worker}:
+                covered[worker] = await server.listen_also(listeners[worker].dup())
 
     def _app(self, scope: dict[str, Any], receive: Any, send: Any) -> Awaitable[None]:
         if scope["type"] == "http" and scope["path"].startswith("/v1/"):
@@ -226,6 +244,8 @@ class Worker:
                 self._tell_what_was_counted(news.asked)
             case Begin():
                 self._begin.set()
+            case Cover():
+                self._away.put_nowait(set(news.workers))
             case Drain():
                 self._stopping.set()
             case EndRequests():

@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
+import sys
+from pathlib import Path
 
 import openai
-import pytest
 
 from tests.cli.served import ADAPTER, KEY, LATER, Served
 from tests.support.checker import check_stream
 from tests.support.eventually import eventually
-from tests.support.processes import Simulator
+from tests.support.processes import Processes, Simulator
 from tests.support.raw_client import RawClient
 from tests.workers.conftest import Boxes, Several
 
@@ -175,6 +177,42 @@ async def test_a_worker_that_is_killed_costs_its_own_answers_and_is_started_agai
     assert await gateway.metric("failsoft_requests_total") > before / 2
 
 
+async def test_no_connection_is_lost_or_waits_where_an_idle_worker_dies(gateway: Several) -> None:
+    for worker in (0, 1):
+        victim = (await gateway.status())["workers"][worker]["pid"]
+        os.kill(victim, signal.SIGKILL)
+        answers = await gateway.crowd(CROWD)
+        assert {answer.end for answer in answers} == {"complete"}
+        assert all(check_stream(answer).whole for answer in answers)
+
+        async def back(victim: int = victim) -> bool:
+            return all(one["ready"] and one["pid"] != victim for one in (await gateway.status())["workers"])
+
+        await gateway.until(back, within_s=20)
+    answers = await gateway.crowd(CROWD)
+    assert all(check_stream(answer).whole for answer in answers)
+
+
+async def test_a_worker_that_is_told_to_end_drains_and_another_takes_its_place(gateway: Several, boxes: Boxes) -> None:
+    for box in boxes.values():
+        box.admin.fault("stall", seconds=1.0, adapter=ADAPTER, count=CROWD)
+    crowd = [asyncio.ensure_future(gateway.client.chat(ADAPTER)) for _ in range(CROWD)]  # noqa: TID251
+
+    async def all_run() -> bool:
+        return sum(worker["in_flight"] for worker in (await gateway.status())["workers"]) == CROWD
+
+    await gateway.until(all_run)
+    victim = (await gateway.status())["workers"][0]["pid"]
+    os.kill(victim, signal.SIGTERM)
+    assert all(check_stream(answer).whole for answer in await asyncio.gather(*crowd))
+    assert all(check_stream(answer).whole for answer in await gateway.crowd(CROWD))
+
+    async def back() -> bool:
+        return all(one["ready"] and one["pid"] != victim for one in (await gateway.status())["workers"])
+
+    await gateway.until(back, within_s=20)
+
+
 async def test_a_drain_holds_in_all_workers_and_its_end_too(gateway: Several, boxes: Boxes) -> None:
     code, output = await gateway.failsoft("drain", "a")
     assert code == 0, output
@@ -216,6 +254,13 @@ async def test_running_answers_of_all_workers_end_in_order_after_sigterm_and_no_
 
     await gateway.until(all_run)
     gateway.process.terminate()
+    await eventually(lambda: "draining" in gateway.process.output)
+
+    def refused() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", int(gateway.url.rpartition(":")[2]))) != 0
+
+    await eventually(refused)
     assert all(check_stream(answer).whole for answer in await asyncio.gather(*crowd))
     assert await gateway.process.ended() == 0
     assert not [pid for pid in workers if alive(pid)]
@@ -275,9 +320,19 @@ async def test_a_client_that_leaves_a_long_poll_leaves_nothing_behind(gateway: S
     assert await gateway.process.ended(within_s=10) == 0
 
 
-@pytest.mark.parametrize("option", ["--admin-port"])
-async def test_with_an_admin_port_the_watcher_answers_there(served: Served, option: str) -> None:
-    process, url = await served.up("--workers", "2", option, "0", env={"FAILSOFT_ADMIN_TOKEN": "token"})
+async def test_a_port_of_another_gateway_of_several_workers_is_taken(
+    gateway: Several, processes: Processes, tmp_path: Path
+) -> None:
+    port = gateway.url.rpartition(":")[2]
+    command = [sys.executable, "-m", "gateway.cli", "serve", "--workers", "2", "--port", port]
+    options = ["--policies", str(tmp_path / "policies"), "--state", str(tmp_path / "other-state")]
+    other = processes.command([*command, *options], name="other gateway")
+    assert await other.ended(within_s=20.0) == 1
+    assert f"failsoft: cannot listen on 127.0.0.1:{port}: Address already in use" in other.output
+
+
+async def test_with_an_admin_port_the_watcher_answers_there(served: Served) -> None:
+    process, url = await served.up("--workers", "2", "--admin-port", "0", env={"FAILSOFT_ADMIN_TOKEN": "token"})
     admin_url = process.output.partition("the admin API listens on ")[2].split()[0]
     client, admin = RawClient(url, key=KEY), RawClient(admin_url, key="token")
     await asyncio.gather(*(client.chat(ADAPTER) for _ in range(8)))
