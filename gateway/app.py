@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,12 +24,15 @@ from gateway.errors import FailsoftError
 from gateway.fleet.box import Box
 from gateway.fleet.fleet import Fleets, NewBox
 from gateway.fleet.hosted import Hosted
+from gateway.fleet.slot_share import Replicas
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.log import LogFormat, log_event
 from gateway.observe.metrics import GatewayMetrics, Registry
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.follow import PolicyFollower
+from gateway.policy.replicas import Heartbeat
+from gateway.policy.store import PolicyStore
 from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
 from gateway.workers.crew import Crew
@@ -98,6 +102,11 @@ class Gateway:
         else:
             self._metrics.workers.set(1)
         self._fleets = Fleets(metrics=self._metrics, alarms=self._alarms, events=self._events, new_box=new_box)
+        self._heartbeat: Heartbeat | None = None
+        if settings.redis_url is not None:
+            store = PolicyStore(settings.redis_url)
+            self._heartbeat = Heartbeat(store, on_change=self._replicas_changed, uniform=random.random)
+        self._metrics.replicas.set(1)
         self._providers = Providers(state_dir=settings.state_dir, alarms=self._alarms)
         self._hosted = Hosted(metrics=self._metrics, alarms=self._alarms, events=self._events)
         self._registry.before_render(lambda: self._metrics.policy_source.replace({(self._follower.source,): 1}))
@@ -137,6 +146,8 @@ class Gateway:
                 public = _share(public.pop(), settings.workers)
             self._follower.on_change(self._took_effect)
             await self._follower.start()
+            if self._heartbeat is not None:
+                self._heartbeat.start()
             collect_rarely()
             servers = self._servers(public, admin)
             running = [
@@ -164,6 +175,8 @@ class Gateway:
                 await self._crew.close()
             for sock in (*public, *admin):
                 sock.close()
+            if self._heartbeat is not None:
+                await self._heartbeat.close()
             await self._follower.close()
             await self._fleets.close()
             await self._providers.close()
@@ -219,6 +232,15 @@ class Gateway:
         if running:
             await asyncio.wait(running)
         timer.cancel()
+
+    def _replicas_changed(self, alive: int, rank: int) -> None:
+        if alive != self._fleets.replicas.alive:
+            log.info("%d gateways live on this store: this one counts on its share of the boxes' LoRA slots", alive)
+            self._events.add("replicas", alive=alive)
+        self._metrics.replicas.set(alive)
+        self._fleets.share_with(Replicas(alive, rank))
+        if self._crew is not None:
+            self._crew.table.tell_all()
 
     def _took_effect(self, policy: CompiledPolicy) -> None:
         self._fleets.follow(policy)

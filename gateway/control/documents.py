@@ -51,6 +51,7 @@ def status(sources: ControlSources) -> Document:
         "alarms": [alarm.as_json() for alarm in sources.alarms.current()],
         "requests": _requests(sources),
         "workers": sources.workers(),
+        "replicas": {"alive": sources.fleets.replicas.alive, "rank": sources.fleets.replicas.rank},
         "newest_event": sources.events.newest,
     }
 
@@ -105,7 +106,8 @@ def box_state(box: Box, fleets: Fleets, now: float) -> Document:
             "capacity": None if reading is None else reading.waiting_capacity,
             "deferred": None if reading is None else reading.waiting_deferred,
         },
-        "slots": {"of": box.load.slots.slots, "held": list(box.load.slots.held)},
+        # "of": what this gateway counts on, of "max_loras" that all have together.
+        "slots": {"of": box.load.slots.slots, "max_loras": box.spec.max_loras, "held": list(box.load.slots.held)},
         "drained": box.duty.drained,
         "in_ramp": box.duty.in_ramp(now),
         "connections": {"idle": box.pool.idle, "busy": box.pool.in_use},

@@ -12,6 +12,7 @@ from gateway.fleet.gauges import show
 from gateway.fleet.homes import Homes
 from gateway.fleet.probe import Probe
 from gateway.fleet.scrape import Scrape
+from gateway.fleet.slot_share import Replicas
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics
@@ -62,6 +63,8 @@ class Fleets:
         self._clock = clock
         self._probing = probing
         self._new_box = new_box
+        self.replicas = Replicas()
+        """Which of how many gateways this is that share the boxes' slots."""
         self._fleets: dict[str, tuple[Box, ...]] = {}
         self._homes: dict[str, Homes] = {}
         self._placing: dict[str, TaskSet] = {}
@@ -90,7 +93,7 @@ class Fleets:
                     del before[fleet.name, spec.name]
                     box.spec = spec
                     box.pairs.keep(adapters)
-                    box.load.slots.slots = spec.max_loras
+                    box.load.slots.slots = self.replicas.slots(spec.max_loras)
                 else:
                     box = self._make(spec, fleet.base_model)
                     if spec.name in drained:
@@ -103,6 +106,12 @@ class Fleets:
             self._leave(box)
         self._leaving = [box for box in self._leaving if box.pool.open or box.in_flight]
         self._alarm_about_configuration()
+
+    def share_with(self, replicas: Replicas) -> None:
+        """So many gateways ask these boxes: this one counts on its share of their LoRA slots."""
+        self.replicas = replicas
+        for box in self.all():
+            box.load.slots.slots = replicas.slots(box.spec.max_loras)
 
     def boxes(self, fleet: str) -> tuple[Box, ...]:
         """The boxes of one fleet, in the order of the YAML; empty where there is no such fleet (any more)."""
@@ -176,6 +185,7 @@ class Fleets:
             alarms=self._alarms,
             events=self._events,
         )
+        box.load.slots.slots = self.replicas.slots(spec.max_loras)
         if self._probing and spec.unavailable is None:
             tasks = self._probes[box] = TaskSet()
             probe = Probe(box, metrics=self._metrics, random=self._uniform)

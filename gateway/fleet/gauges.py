@@ -14,6 +14,7 @@ def show(metrics: GatewayMetrics, boxes: Sequence[Box], now: float) -> None:
     """Make ``boxes`` the only ones there are. What is not known of a box, or not any more, is absent and not zero."""
     metrics.box_in_flight.replace({(box.name,): box.in_flight for box in boxes})
     metrics.box_limit.replace({(box.name,): box.load.limit.limit for box in boxes})
+    metrics.box_slot_share.replace({(box.name,): box.load.slots.slots for box in boxes})
     metrics.box_drained.replace({(box.name,): float(box.duty.drained) for box in boxes})
     metrics.box_state.replace(
         {(box.name, state): float(state == box.breaker.state(now)) for box in boxes for state in _BREAKER_STATES}

@@ -65,7 +65,7 @@ class Homes:
         rates = self._traffic.rates(self._clock())
         if self._traffic.remembered < LEAST_REQUESTS:
             return
-        slots = {box.name: box.spec.max_loras for box in self._boxes.values() if box.spec.unavailable is None}
+        slots = {box.name: box.load.slots.slots for box in self._boxes.values() if box.spec.unavailable is None}
         steps = rebalance(rates, slots, self.placement, uniform=self._uniform)
         while True:
             try:

@@ -262,6 +262,25 @@ def test_one_trial_of_a_half_open_breaker_runs_in_all_workers_together_and_comes
     assert list(trials(now + TURN_S)) == [1]
 
 
+def test_a_slot_that_a_request_from_here_has_taken_is_not_lost_to_older_news() -> None:
+    several = Several(2)
+    several.settle()
+    first, second = several.workers.values()
+    assert second.box.admit("acme_v4", 1.0, streamed=True) is not None
+    second.report()
+    several.read(second.number)
+    several.tell()
+    # Sent, one told and one not yet, while news without them is on its way.
+    assert first.box.admit("acme_v3", 1.0, streamed=True) is not None
+    first.report()
+    assert first.box.admit("acme_v5", 1.0, streamed=True) is not None
+    while first.down:
+        first.hear()
+    assert first.box.load.slots.held == ("acme_v3", "acme_v5")
+    several.settle()
+    assert first.box.load.slots.held == second.box.load.slots.held == several.box.load.slots.held
+
+
 def test_what_a_worker_that_ended_had_in_flight_is_nobodys() -> None:
     several = Several(2)
     several.settle()
