@@ -40,7 +40,7 @@ STEADY_S = 10.0
 """A worker that ended younger than this is started again with back-off, an older one at once."""
 
 LOOK_S = 0.25
-"""How often the LiteLLM worker is looked at."""
+"""How often it is looked whether the LiteLLM worker runs, and who is silent."""
 
 LATE_S = 2.0
 """How much longer than they were given workers may take to end before they are killed."""
@@ -77,6 +77,7 @@ class Crew:
         self._asked = 0
         self._changed = asyncio.Event()
         self._ending = False
+        self._away: list[int] = []
         self._answers: dict[object, tuple[object, ...]] = {}
         metrics.before_render(lambda: metrics.workers.set(sum(member.ready for member in self._members)))
 
@@ -101,7 +102,7 @@ class Crew:
         """Start all, and keep them alive from now on."""
         for member in self._members:
             self._tasks.spawn(self._keep_alive(member, terms), name=f"worker {member.number}")
-        self._tasks.spawn(self._follow_litellm(), name="the LiteLLM worker's state")
+        self._tasks.spawn(self._look_around(), name="what changes without a word")
 
     async def ready(self) -> None:
         """Wait until every worker takes connections."""
@@ -217,10 +218,13 @@ class Crew:
             member.begun = True
             member.send(Begin())
 
-    def _ready_or_not(self) -> None:
+    def _ready_or_not(self, *, again: bool = True) -> None:
         self._changed.set()
-        if not self._ending:
-            self._tell(Cover([member.number for member in self._members if not member.ready]))
+        away = [member.number for member in self._members if not member.takes_connections]
+        # Somebody who has just come has not heard of it.
+        if not self._ending and (again or away != self._away):
+            self._away = away
+            self._tell(Cover(away))
 
     # What workers say.
 
@@ -311,10 +315,11 @@ class Crew:
     def _alarms_now(self) -> AlarmsAre:
         return AlarmsAre([(alarm.kind, alarm.subject) for alarm in self._alarms.current()])
 
-    async def _follow_litellm(self) -> None:
+    async def _look_around(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
             self._look_at_litellm()
+            self._ready_or_not(again=False)
 
     def _look_at_litellm(self) -> None:
         litellm = None if self._providers is None else self._providers.litellm

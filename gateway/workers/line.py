@@ -48,11 +48,6 @@ class Line(asyncio.Protocol):
         self._gone = asyncio.get_running_loop().create_future()
         await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=end)
 
-    @property
-    def unsent(self) -> int:
-        """Bytes that the other end has not taken yet."""
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
-
     def send(self, message: Message) -> None:
         """Say something; nobody hears it where the other end is gone."""
         self.send_framed(framed(message))

@@ -21,6 +21,9 @@ START_S = 60.0
 SILENCE_S = 15.0
 """It says each second what it has counted; silent for so long it hangs."""
 
+AWAY_S = 3.0
+"""Silent for so long it may be about to: others take new connections in its place."""
+
 LOOK_S = 1.0
 
 
@@ -60,7 +63,12 @@ class Member:
         self._on_start = on_start
         self._line: Line | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._heard_at = 0.0
+        self._silent_s = 0.0
+
+    @property
+    def takes_connections(self) -> bool:
+        """Whether it says so, and is not suspiciously silent."""
+        return self.ready and self._silent_s < AWAY_S
 
     def send(self, message: Message) -> None:
         """Tell it something, where it is there."""
@@ -85,7 +93,7 @@ class Member:
         try:
             process = await self._start(terms, line, desk)
             self._process, self.pid, self._line = process, process.pid, line
-            self._heard_at = asyncio.get_running_loop().time() + START_S - SILENCE_S
+            self._silent_s = SILENCE_S - START_S
             self._on_start(self)
             why = await self._end_of(process)
             # What it said last is still to be read.
@@ -124,19 +132,20 @@ class Member:
         return process
 
     async def _end_of(self, process: asyncio.subprocess.Process) -> str:
-        loop = asyncio.get_running_loop()
         while True:
             try:
                 async with asyncio.timeout(LOOK_S):
                     status = await process.wait()
             except TimeoutError:
-                if loop.time() - self._heard_at > SILENCE_S:
+                # Looks, not the clock: what came while this process itself stood still was not read yet.
+                self._silent_s += LOOK_S
+                if self._silent_s > SILENCE_S:
                     return f"hung for {SILENCE_S:g} s"
             else:
                 return f"ended with status {status}"
 
     def _take(self, told: Any) -> None:
-        self._heard_at = max(self._heard_at, asyncio.get_running_loop().time())
+        self._silent_s = 0.0
         if isinstance(told, Telemetry):
             self.in_flight, self.export = told.in_flight, told.export
             self.answered = max(self.answered, told.asked)

@@ -1,8 +1,9 @@
 """One port that several workers take connections from: a listening socket for each, all bound to it.
 
 The kernel spreads connections over them by a hash (``SO_REUSEPORT``, Linux 3.9). Of one socket that all share, whoever
-is awake first takes a whole burst of connections. The watcher holds all sockets open, and while a worker is away the others take from its socket too, so that no connection is lost or
-waits. Where there is no such spreading all share one socket.
+is awake first takes a whole burst of connections. The watcher holds all sockets open, and while a worker is away the
+others take from its socket too, so that no connection is lost or waits. Where there is no such spreading all share one
+socket.
 """
 
 from __future__ import annotations

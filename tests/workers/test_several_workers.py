@@ -193,6 +193,16 @@ async def test_no_connection_is_lost_or_waits_where_an_idle_worker_dies(gateway:
     assert all(check_stream(answer).whole for answer in answers)
 
 
+async def test_new_connections_go_to_the_others_while_a_worker_is_frozen(gateway: Several) -> None:
+    frozen = (await gateway.status())["workers"][0]["pid"]
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        assert all(check_stream(answer).whole for answer in await gateway.crowd(CROWD))
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+    assert all(check_stream(answer).whole for answer in await gateway.crowd(CROWD))
+
+
 async def test_a_worker_that_is_told_to_end_drains_and_another_takes_its_place(gateway: Several, boxes: Boxes) -> None:
     for box in boxes.values():
         box.admin.fault("stall", seconds=1.0, adapter=ADAPTER, count=CROWD)
