@@ -33,6 +33,13 @@ log = logging.getLogger(__name__)
 NEWS_S = 0.01
 """How long news that changes no decision at once may wait to be told with more of it."""
 
+PAUSE = 9.0
+"""Times as long as the last news took to make and to send: with many boxes and workers it comes more seldom, so that a
+tenth of a core is enough for it."""
+
+READY_S = 10.0
+"""For all workers to take connections; after that one is enough to say that the gateway listens."""
+
 ANSWER_S = 0.5
 """For the workers to say what they have counted, when somebody looks."""
 
@@ -69,6 +76,7 @@ class Crew:
         self._members = [Member(number, on_message=self._take, on_start=self._started) for number in range(count)]
         self._tasks = TaskSet()
         self._at_once = False
+        self._pause_s = NEWS_S
         self._later: asyncio.TimerHandle | None = None
         self._policy: Policy | None = None
         self._litellm: LitellmIs | None = None
@@ -105,8 +113,12 @@ class Crew:
         self._tasks.spawn(self._look_around(), name="what changes without a word")
 
     async def ready(self) -> None:
-        """Wait until every worker takes connections."""
-        await self._until(lambda: all(member.ready for member in self._members))
+        """Wait until every worker takes connections, or for long enough and until one does."""
+        try:
+            async with asyncio.timeout(READY_S):
+                await self._until(lambda: all(member.ready for member in self._members))
+        except TimeoutError:
+            await self._until(lambda: any(member.ready for member in self._members))
 
     @property
     def in_flight(self) -> int:
@@ -294,18 +306,21 @@ class Crew:
                 self._at_once = True
                 loop.call_soon(self._flush)
         elif self._later is None:
-            self._later = loop.call_later(NEWS_S, self._flush)
+            self._later = loop.call_later(self._pause_s, self._flush)
 
     def _flush(self) -> None:
         self._at_once = False
         if self._later is not None:
             self._later.cancel()
             self._later = None
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         counts, common = self.table.news()
         frames = b"".join(framed(message) for message in common)
         for member in self._members:
             if (others := counts.get(member.number)) is not None:
                 member.send_framed(framed(others) + frames)
+        self._pause_s = max(NEWS_S, PAUSE * (loop.time() - began))
 
     def _tell(self, message: Message) -> None:
         frame = framed(message)

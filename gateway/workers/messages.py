@@ -73,10 +73,11 @@ class Report(Message):
 
 
 class Pass(Part):
-    """How an attempt was let in by a breaker or back-off."""
+    """How an attempt was let in by a breaker or back-off. ``trial``: the number under which its trial began, or 0."""
 
     epoch: int
     kind: Kind
+    trial: int = 0
 
 
 class Outcome(Message):
@@ -92,14 +93,15 @@ class Outcome(Message):
 
 
 class Trial(Message):
-    """A trial began, or is ``over``: of a box's breaker (``of_box``), or of the adapter's there."""
+    """A trial of a box's breaker (``of_box``) or of the adapter's there began under this number; or the one that began
+    under the number ``over`` is over."""
 
     number: int
     key: str
     adapter: str | None
     at: float
     of_box: bool
-    over: bool
+    over: int = 0
 
 
 class ProviderOutcome(Message):
@@ -120,7 +122,7 @@ class ProviderTrial(Message):
     name: str
     at: float
     of_breaker: bool
-    over: bool
+    over: int = 0
 
 
 class InForce(Message):

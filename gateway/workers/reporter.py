@@ -90,8 +90,8 @@ class Reporter:
         self._send(Outcome(self._next(), key, adapter, at, box, pair, failure))
         return self.number
 
-    def trial(self, key: str, adapter: str | None, at: float, *, of_box: bool, over: bool) -> int:
-        """A trial began, or is over."""
+    def trial(self, key: str, adapter: str | None, at: float, *, of_box: bool, over: int = 0) -> int:
+        """A trial began, or the one of the number ``over`` is over."""
         self._send(Trial(self._next(), key, adapter, at, of_box, over))
         return self.number
 
@@ -100,8 +100,8 @@ class Reporter:
         self._send(ProviderOutcome(self._next(), name, at, breaker, turn, failure))
         return self.number
 
-    def provider_trial(self, name: str, at: float, *, of_breaker: bool, over: bool) -> int:
-        """A trial of a provider began, or is over."""
+    def provider_trial(self, name: str, at: float, *, of_breaker: bool, over: int = 0) -> int:
+        """The same of a provider's."""
         self._send(ProviderTrial(self._next(), name, at, of_breaker, over))
         return self.number
 

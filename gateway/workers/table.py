@@ -118,6 +118,8 @@ class Table:
 
     def take(self, worker: int, told: Report | Outcome | Trial | ProviderOutcome | ProviderTrial, now: float) -> None:
         """What ``worker`` told. Of a box or provider that left the policy it is of no use any more."""
+        if worker not in self._heard:
+            return
         self._heard[worker] = told.number
         match told:
             case Report():

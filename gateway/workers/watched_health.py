@@ -10,18 +10,19 @@ from gateway.workers.news import NOBODY, ProviderStanding
 
 
 class WatchedHealth:
-    """Of one provider; ``health`` is what people are shown. Trials are kept by worker."""
+    """Of one provider; ``health`` is what people are shown. Trials are kept by worker and the
+    number under which they began."""
 
     def __init__(self, health: ProviderHealth) -> None:
         self.health = health
-        self._circuits: dict[int, Permit] = {}
-        self._turns: dict[int, Turn] = {}
+        self._circuits: dict[tuple[int, int], Permit] = {}
+        self._turns: dict[tuple[int, int], Turn] = {}
 
     def take_outcome(self, worker: int, told: ProviderOutcome) -> None:
         """An attempt of a worker's told more than that the provider answers."""
         health = self.health
-        circuit = self._circuits.get(worker) if told.breaker.kind == "trial" else None
-        turn = self._turns.get(worker) if told.turn.kind == "trial" else None
+        circuit = self._circuits.get((worker, told.breaker.trial))
+        turn = self._turns.get((worker, told.turn.trial))
         permit = ProviderPermit(
             health,
             turn or Turn(health.back_off, told.turn.epoch),
@@ -38,17 +39,17 @@ class WatchedHealth:
     def take_trial(self, worker: int, told: ProviderTrial) -> None:
         """A worker's trial began, or is over."""
         if told.over:
-            self._end(worker, of_breaker=told.of_breaker)
+            self._end((worker, told.over))
         elif told.of_breaker:
             if (permit := self.health.breaker.begin(told.at, force=True)) is not None:
-                self._circuits[worker] = permit
+                self._circuits[worker, told.number] = permit
         elif (turn := self.health.back_off.begin(told.at, force=True)) is not None:
-            self._turns[worker] = turn
+            self._turns[worker, told.number] = turn
 
     def forget(self, worker: int) -> None:
         """The worker has ended, and its trials with it."""
-        self._end(worker, of_breaker=True)
-        self._end(worker, of_breaker=False)
+        for which in [which for which in (*self._circuits, *self._turns) if which[0] == worker]:
+            self._end(which)
 
     def standing(self) -> ProviderStanding:
         """Whether it may be asked."""
@@ -56,14 +57,15 @@ class WatchedHealth:
         return ProviderStanding(
             health.name,
             health.breaker.finding(),
-            next((worker for worker, permit in self._circuits.items() if permit.trial), NOBODY),
+            next((worker for (worker, _), permit in self._circuits.items() if permit.trial), NOBODY),
             health.back_off.finding(),
-            next((worker for worker, turn in self._turns.items() if turn.trial), NOBODY),
+            next((worker for (worker, _), turn in self._turns.items() if turn.trial), NOBODY),
             health.silent,
             health.last_error,
         )
 
-    def _end(self, worker: int, *, of_breaker: bool) -> None:
-        held = (self._circuits if of_breaker else self._turns).pop(worker, None)
-        if held is not None:
-            held.released()
+    def _end(self, which: tuple[int, int]) -> None:
+        if (circuit := self._circuits.pop(which, None)) is not None:
+            circuit.released()
+        if (turn := self._turns.pop(which, None)) is not None:
+            turn.released()

@@ -50,7 +50,8 @@ class WatcherBox(Box):
         """Attempts of workers without content yet."""
         self._listener = listener
         self._streams_elsewhere = 0
-        self._trials: dict[tuple[int, str | None, bool], BreakerPermit] = {}
+        self._trials: dict[tuple[int, int], BreakerPermit] = {}
+        # Those of workers, each by the number under which it began.
 
     # News.
 
@@ -149,10 +150,8 @@ class WatcherBox(Box):
             self,
             adapter,
             told.at,
-            self._permit(self.breaker, told.box, (worker, adapter, True)),
-            None
-            if pair is None or told.pair is None
-            else self._permit(pair.breaker, told.pair, (worker, adapter, False)),
+            self._permit(worker, self.breaker, told.box),
+            None if pair is None or told.pair is None else self._permit(worker, pair.breaker, told.pair),
             streamed=False,
             silent_before=0,
             in_flight=1,
@@ -166,16 +165,15 @@ class WatcherBox(Box):
 
     def take_trial(self, worker: int, told: Trial) -> None:
         """A worker's trial began, or is over."""
-        which = worker, told.adapter, told.of_box
         if told.over:
-            if (trial := self._trials.pop(which, None)) is not None:
+            if (trial := self._trials.pop((worker, told.over), None)) is not None:
                 trial.released()
         else:
             pair = self.pairs.get(told.adapter)
             breaker = self.breaker if told.of_box else None if pair is None else pair.breaker
             permit = None if breaker is None else breaker.begin(told.at, force=True)
             if permit is not None:
-                self._trials[which] = permit
+                self._trials[worker, told.number] = permit
         self._listener.touched(self, at_once=True)
 
     def forget(self, worker: int) -> None:
@@ -184,8 +182,8 @@ class WatcherBox(Box):
             self._trials.pop(which).released()
         self._listener.touched(self, at_once=True)
 
-    def _permit(self, breaker: Breaker, told: Pass, which: tuple[int, str | None, bool]) -> BreakerPermit:
-        if told.kind == "trial" and (trial := self._trials.get(which)) is not None:
+    def _permit(self, worker: int, breaker: Breaker, told: Pass) -> BreakerPermit:
+        if told.kind == "trial" and (trial := self._trials.get((worker, told.trial))) is not None:
             return trial
         return BreakerPermit(breaker, told.epoch, forced=told.kind != "usual")
 

@@ -21,6 +21,8 @@ from gateway.workers.messages import BoxReport, Held, Pass, Sample
 from gateway.workers.news import Engine, Load, Standing
 from gateway.workers.reporter import Reporter
 
+NO_TRIALS = 0, 0
+
 
 class WorkerLoad(BoxLoad):
     """What the worker itself saw since its last report is kept beside what it makes of it."""
@@ -103,7 +105,8 @@ class WorkerBox(Box):
         self._successes = 0
         self._told_number = 0
         self._told_life: float | None = None
-        self._trials: dict[Permit, tuple[bool, bool]] = {}
+        self._trials: dict[Permit, tuple[int, int]] = {}
+        # The numbers under which the trials of the box's and of the adapter's breaker began; 0 where it is none.
 
     # What happens here.
 
@@ -121,7 +124,7 @@ class WorkerBox(Box):
     def answered(self, permit: Permit, now: float) -> None:
         """Content came. What there is to be cleared of is cleared everywhere."""
         clean = self._clean(permit.adapter)
-        passes = _passes(permit)
+        passes = self._passes(permit)
         super().answered(permit, now)
         self._reporter.touch(self)
         if clean:
@@ -132,7 +135,7 @@ class WorkerBox(Box):
     def learned(self, permit: Permit, failure: Failure, now: float) -> None:
         """An attempt failed."""
         clean = self._clean(permit.adapter)
-        passes = _passes(permit)
+        passes = self._passes(permit)
         super().learned(permit, failure, now)
         match failure.blame:
             case Blame.NOBODY | Blame.LOAD:
@@ -146,10 +149,10 @@ class WorkerBox(Box):
         """The attempt is over."""
         super().ended(permit)
         self._reporter.touch(self)
-        if self._trials and (of := self._trials.pop(permit, None)) is not None:
-            for of_box in (True, False):
-                if of[not of_box]:
-                    self._told_number = self._reporter.trial(self.key, permit.adapter, 0.0, of_box=of_box, over=True)
+        if self._trials:
+            for number, of_box in zip(self._trials.pop(permit, NO_TRIALS), (True, False), strict=True):
+                if number:
+                    self._told_number = self._reporter.trial(self.key, permit.adapter, 0.0, of_box=of_box, over=number)
 
     # What is told.
 
@@ -231,15 +234,20 @@ class WorkerBox(Box):
         of_pair = permit.pair_permit is not None and permit.pair_permit.trial
         if not (of_box or of_pair):
             return
-        self._trials[permit] = of_box, of_pair
-        for trial, is_box in ((of_box, True), (of_pair, False)):
-            if trial:
-                self._told_number = self._reporter.trial(self.key, permit.adapter, now, of_box=is_box, over=False)
+        numbers = [
+            self._reporter.trial(self.key, permit.adapter, now, of_box=is_box) if trial else 0
+            for trial, is_box in ((of_box, True), (of_pair, False))
+        ]
+        self._trials[permit] = numbers[0], numbers[1]
+        self._told_number = self._reporter.number
+
+    def _passes(self, permit: Permit) -> tuple[Pass, Pass | None]:
+        of_box, of_pair = self._trials.get(permit, NO_TRIALS)
+        pair = permit.pair_permit
+        return _pass(permit.box_permit, of_box), None if pair is None else _pass(pair, of_pair)
 
 
-def _passes(permit: Permit) -> tuple[Pass, Pass | None]:
-    return _pass(permit.box_permit), None if permit.pair_permit is None else _pass(permit.pair_permit)
-
-
-def _pass(permit: BreakerPermit) -> Pass:
-    return Pass(permit.epoch, "trial" if permit.trial else "forced" if permit.forced else "usual")
+def _pass(permit: BreakerPermit, trial: int) -> Pass:
+    if permit.trial:
+        return Pass(permit.epoch, "trial", trial)
+    return Pass(permit.epoch, "forced" if permit.forced else "usual")

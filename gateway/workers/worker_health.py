@@ -16,6 +16,8 @@ from gateway.workers.messages import Pass
 from gateway.workers.news import ProviderStanding
 from gateway.workers.reporter import Reporter
 
+NO_TRIALS = 0, 0
+
 
 class WorkerHealth(ProviderHealth):
     """``on_change`` is told of no state: it is the watcher that counts and tells."""
@@ -28,7 +30,7 @@ class WorkerHealth(ProviderHealth):
         self.back_off = self._wait = SharedBackOff(reporter.may_try)
         self.breaker = self._breaker = SharedBreaker(reporter.may_try, self._changed)
         self._told = 0
-        self._trials: dict[ProviderPermit, tuple[bool, bool]] = {}
+        self._trials: dict[ProviderPermit, tuple[int, int]] = {}
 
     def admit(
         self, now: float, *, streamed: bool, by_worker: bool = False, force: bool = False
@@ -36,30 +38,34 @@ class WorkerHealth(ProviderHealth):
         """As of one process. Of a trial all others have to know at once."""
         permit = super().admit(now, streamed=streamed, by_worker=by_worker, force=force)
         if permit is not None and (permit.circuit.trial or permit.turn.trial):
-            self._trials[permit] = permit.circuit.trial, permit.turn.trial
-            self._tell_of_trial(permit, now, over=False)
+            numbers = [
+                self._reporter.provider_trial(self.name, now, of_breaker=is_breaker) if trial else 0
+                for trial, is_breaker in ((permit.circuit.trial, True), (permit.turn.trial, False))
+            ]
+            self._trials[permit] = numbers[0], numbers[1]
+            self._told = self._reporter.number
         return permit
 
     def answered(self, permit: ProviderPermit, now: float) -> None:
         """Content came."""
         clean = self.breaker.clean and self.back_off.until is None
-        passes = _passes(permit)
+        passes = self._passes(permit)
         super().answered(permit, now)
         if not clean:
             self._told = self._reporter.provider_outcome(self.name, now, *passes, None)
 
     def learned(self, permit: ProviderPermit, failure: ProviderFailure, now: float) -> None:
         """An attempt failed."""
-        passes = _passes(permit)
+        passes = self._passes(permit)
         super().learned(permit, failure, now)
         if failure.blame is not ProviderBlame.NOBODY:
             self._told = self._reporter.provider_outcome(self.name, now, *passes, failure)
 
     def ended(self, permit: ProviderPermit) -> None:
         """The attempt is over."""
-        if permit in self._trials:
-            self._tell_of_trial(permit, 0.0, over=True)
-            del self._trials[permit]
+        for number, of_breaker in zip(self._trials.pop(permit, NO_TRIALS), (True, False), strict=True):
+            if number:
+                self._told = self._reporter.provider_trial(self.name, 0.0, of_breaker=of_breaker, over=number)
 
     def follow(self, found: ProviderStanding, heard: int) -> None:
         """See :meth:`gateway.workers.worker_box.WorkerBox.follow_standing`."""
@@ -71,16 +77,12 @@ class WorkerHealth(ProviderHealth):
         self._silent = found.silent
         self.last_error = found.last_error
 
-    def _tell_of_trial(self, permit: ProviderPermit, at: float, *, over: bool) -> None:
-        of_breaker, of_back_off = self._trials[permit]
-        for trial, is_breaker in ((of_breaker, True), (of_back_off, False)):
-            if trial:
-                self._told = self._reporter.provider_trial(self.name, at, of_breaker=is_breaker, over=over)
-
-
-def _passes(permit: ProviderPermit) -> tuple[Pass, Pass]:
-    circuit, turn = permit.circuit, permit.turn
-    return (
-        Pass(circuit.epoch, "trial" if circuit.trial else "forced" if circuit.forced else "usual"),
-        Pass(turn.epoch, "trial" if turn.trial else "usual"),
-    )
+    def _passes(self, permit: ProviderPermit) -> tuple[Pass, Pass]:
+        circuit, turn = permit.circuit, permit.turn
+        of_breaker, of_back_off = self._trials.get(permit, NO_TRIALS)
+        return (
+            Pass(circuit.epoch, "trial", of_breaker)
+            if circuit.trial
+            else Pass(circuit.epoch, "forced" if circuit.forced else "usual"),
+            Pass(turn.epoch, "trial", of_back_off) if turn.trial else Pass(turn.epoch, "usual"),
+        )
