@@ -123,11 +123,11 @@ class WorkerBox(Box):
 
     def answered(self, permit: Permit, now: float) -> None:
         """Content came. What there is to be cleared of is cleared everywhere."""
-        clean = self._clean(permit.adapter)
-        passes = self._passes(permit)
+        # Before it is told here, as that changes what the passes say.
+        passes = None if self._clean(permit.adapter) else self._passes(permit)
         super().answered(permit, now)
         self._reporter.touch(self)
-        if clean:
+        if passes is None:
             self._successes += 1
         else:
             self._told_number = self._reporter.outcome(self.key, permit.adapter, now, *passes, None)
