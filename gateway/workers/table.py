@@ -134,6 +134,9 @@ class Table:
                 if box is not None:
                     self._standings.again(told.key)
                     if isinstance(told, Outcome):
+                        # The worker may have taken it for more than it is, and have forgotten the box's load.
+                        self._loads.again(told.key)
+                        self._engines.again(told.key)
                         box.take_outcome(worker, told)
                     else:
                         box.take_trial(worker, told)

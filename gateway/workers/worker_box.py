@@ -57,6 +57,9 @@ class WorkerLoad(BoxLoad):
 
     def follow_engine(self, found: Engine) -> None:
         """The box's metrics were read."""
+        if found.reading is not None and found.reading.at_s == self.reading_at:
+            # Told again: what was sent since then was counted.
+            return
         self.streams = self._streams_elsewhere = 0
         self.follow_reading(found.reading, found.pace)
         self.follow_counts(self._others)
