@@ -110,23 +110,27 @@ class Member:
             await desk.close()
 
     async def _start(self, terms: Terms, line: Line, desk: ControlDesk) -> asyncio.subprocess.Process:
-        ours, theirs = socket.socketpair()
-        our_control, their_control = socket.socketpair()
-        with theirs, their_control:
-            listeners = [listener.fileno() for listener in terms.listeners]
-            line_end, control_end = theirs.fileno(), their_control.fileno()
-            # A session of its own: Ctrl-C in a terminal goes to the watcher, which ends all in order.
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "gateway.workers"),
-                *("--worker", str(self.number), "--workers", str(terms.workers)),
-                *(f"--listener={listener}" for listener in listeners),
-                *("--line", str(line_end), "--control", str(control_end)),
-                *("--drain", str(terms.drain_s), "--log-format", terms.log_format),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(*listeners, line_end, control_end),
-                start_new_session=True,
-                env=dict(terms.env),
-            )
+        with contextlib.ExitStack() as unless_started:
+            ours, theirs = socket.socketpair()
+            our_control, their_control = socket.socketpair()
+            for end in (ours, our_control):
+                unless_started.callback(end.close)
+            with theirs, their_control:
+                listeners = [listener.fileno() for listener in terms.listeners]
+                line_end, control_end = theirs.fileno(), their_control.fileno()
+                # A session of its own: Ctrl-C in a terminal goes to the watcher, which ends all in order.
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "gateway.workers"),
+                    *("--worker", str(self.number), "--workers", str(terms.workers)),
+                    *(f"--listener={listener}" for listener in listeners),
+                    *("--line", str(line_end), "--control", str(control_end)),
+                    *("--drain", str(terms.drain_s), "--log-format", terms.log_format),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(*listeners, line_end, control_end),
+                    start_new_session=True,
+                    env=dict(terms.env),
+                )
+            unless_started.pop_all()
         await line.open(ours)
         await desk.open(our_control)
         return process
