@@ -55,8 +55,9 @@ def start_upstream(folder: Path, name: str) -> Server:
     return _start(name, [sys.executable, "-m", "bench.upstream", str(port)], port, "/health", folder)
 
 
-def start_failsoft(folder: Path, upstreams: list[str], key: str) -> Server:
-    """The gateway as it comes, with authentication, policy and metrics on."""
+def start_failsoft(folder: Path, upstreams: list[str], key: str, *options: str, name: str = "failsoft") -> Server:
+    """The gateway as it comes, with authentication, policy and metrics on; ``options`` of its command beside that."""
+    folder = folder / name
     policies = folder / "policies"
     (policies / "customers").mkdir(parents=True)
     boxes = "\n".join(
@@ -65,15 +66,15 @@ def start_failsoft(folder: Path, upstreams: list[str], key: str) -> Server:
     (policies / "fleet.yaml").write_text(f"fleets:\n  main:\n    base_model: base\n    boxes:\n{boxes}\n")
     (policies / "defaults.yaml").write_text('defaults:\n  fallback:\n    - static: "Later, please."\n')
     for number in range(40):
-        name, secret = ("bench", key) if number == 0 else (f"other-{number}", f"{key}-{number}")
-        (policies / "customers" / f"{name}.yaml").write_text(
-            f"customer: {name}\nadapters: [customer_{name}_v1]\n"
+        customer, secret = ("bench", key) if number == 0 else (f"other-{number}", f"{key}-{number}")
+        (policies / "customers" / f"{customer}.yaml").write_text(
+            f"customer: {customer}\nadapters: [customer_{customer}_v1]\n"
             f'api_keys: ["sha256:{hashlib.sha256(secret.encode()).hexdigest()}"]\n'
         )
     port = free_port()
     command = [sys.executable, "-m", "gateway.cli", "serve", "--policies", str(policies)]
-    command += ["--state", str(folder / "state"), "--port", str(port)]
-    return _start("failsoft", command, port, "/readyz", folder)
+    command += ["--state", str(folder / "state"), "--port", str(port), *options]
+    return _start(name, command, port, "/readyz", folder)
 
 
 def start_router(folder: Path, upstreams: list[str]) -> Server:

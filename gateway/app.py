@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
+import random
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gateway.control.app import ControlSources, create_control_app
 from gateway.dataplane.attempt import Asker
+from gateway.dataplane.collector import collect_rarely
 from gateway.dataplane.endpoint import DataPlane
 from gateway.dataplane.listener import QuietServer, uvicorn_config
 from gateway.dataplane.record import Record
 from gateway.errors import FailsoftError
-from gateway.fleet.fleet import Fleets
+from gateway.fleet.box import Box
+from gateway.fleet.fleet import Fleets, NewBox
 from gateway.fleet.hosted import Hosted
+from gateway.fleet.slot_share import Replicas
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
-from gateway.observe.log import log_event
+from gateway.observe.log import LogFormat, log_event
 from gateway.observe.metrics import GatewayMetrics, Registry
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.follow import PolicyFollower
+from gateway.policy.replicas import Heartbeat
+from gateway.policy.store import PolicyStore
 from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
+from gateway.workers.crew import Crew
+from gateway.workers.member import Terms
+from gateway.workers.port import BACKLOG, sockets_at
+from gateway.workers.watcher_box import WatcherBox
 
 log = logging.getLogger("failsoft")
-
-GC_THRESHOLDS = (50_000, 20, 100)
-"""Of the cycle collector: 5 % of a request's CPU by the defaults, not measurable by these."""
 
 ASGIApp = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
@@ -43,7 +50,8 @@ NOTICE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `failsoft serve` was told. ``drain_s``: how long running answers may go on after SIGTERM."""
+    """What `failsoft serve` was told. ``drain_s``: how long running answers may go on after SIGTERM. ``workers``: the
+    processes that answer clients; with more than one, this one watches over them."""
 
     policies: Path | None
     redis_url: str | None
@@ -52,7 +60,9 @@ class Settings:
     port: int = 8080
     admin_port: int | None = None
     admin_token: str | None = None
+    workers: int = 1
     drain_s: float = 30.0
+    log_format: LogFormat = "human"
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
@@ -78,7 +88,25 @@ class Gateway:
             env=settings.env,
             alarms=self._alarms,
         )
-        self._fleets = Fleets(metrics=self._metrics, alarms=self._alarms, events=self._events)
+        self._crew: Crew | None = None
+        new_box: NewBox = Box
+        if settings.workers > 1:
+            self._crew = Crew(
+                settings.workers,
+                registry=self._registry,
+                metrics=self._metrics,
+                alarms=self._alarms,
+                events=self._events,
+            )
+            new_box = partial(WatcherBox, listener=self._crew.table)
+        else:
+            self._metrics.workers.set(1)
+        self._fleets = Fleets(metrics=self._metrics, alarms=self._alarms, events=self._events, new_box=new_box)
+        self._heartbeat: Heartbeat | None = None
+        if settings.redis_url is not None:
+            store = PolicyStore(settings.redis_url)
+            self._heartbeat = Heartbeat(store, on_change=self._replicas_changed, uniform=random.random)
+        self._metrics.replicas.set(1)
         self._providers = Providers(state_dir=settings.state_dir, alarms=self._alarms)
         self._hosted = Hosted(metrics=self._metrics, alarms=self._alarms, events=self._events)
         self._registry.before_render(lambda: self._metrics.policy_source.replace({(self._follower.source,): 1}))
@@ -93,6 +121,8 @@ class Gateway:
         """Begin to drain. Called twice, or past the drain time, running streams are ended with an error frame."""
         if self._stopping.is_set():
             self._dataplane.end_requests()
+            if self._crew is not None:
+                self._crew.end_requests()
         self._stopping.set()
 
     async def run(self, ready: Callable[[str], None] = lambda address: None) -> None:
@@ -105,44 +135,57 @@ class Gateway:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        sockets: list[socket.socket] = []
+        public: list[socket.socket] = []
+        admin: list[socket.socket] = []
         try:
-            sockets.append(_listen(settings.host, settings.port))
+            public.append(_listen(settings.host, settings.port))
+            address = _address(public[0])
             if settings.admin_port is not None:
-                sockets.append(_listen(settings.host, settings.admin_port))
+                admin.append(_listen(settings.host, settings.admin_port))
+            if self._crew is not None:
+                public = _share(public.pop(), settings.workers)
             self._follower.on_change(self._took_effect)
             await self._follower.start()
-            # What lives as long as the process is not worth looking at in every collection.
-            gc.collect()
-            gc.freeze()
-            # A request makes some hundred objects and no cycles: the default would look for them every seventh one.
-            gc.set_threshold(*GC_THRESHOLDS)
-            servers = self._servers()
+            if self._heartbeat is not None:
+                self._heartbeat.start()
+            collect_rarely()
+            servers = self._servers(public, admin)
             running = [
                 self._tasks.spawn(server.serve(sockets=[sock]), name=f"listener on {_address(sock)}")
-                for server, sock in zip(servers, sockets, strict=True)
+                for server, sock in servers
             ]
-            for sock in sockets[1:]:
+            for sock in admin:
                 log.info("the admin API listens on %s", _address(sock))
-            ready(_address(sockets[0]))
             stopping = self._tasks.spawn(self._stopping.wait(), name="until told to stop")
+            if self._crew is not None:
+                up = self._tasks.spawn(self._crew.ready(), name="until all workers are ready")
+                await asyncio.wait([stopping, up, *running], return_when=asyncio.FIRST_COMPLETED)
+            if not self._stopping.is_set():
+                ready(address)
             # A listener that ends by itself is a defect: better to end than to look alive.
             await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
-            await self._drain(servers, running)
+            await self._drain([server for server, _ in servers], running, public)
             for task in running:
                 task.result()
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
             await self._tasks.close()
-            for sock in sockets:
+            if self._crew is not None:
+                await self._crew.close()
+            for sock in (*public, *admin):
                 sock.close()
+            if self._heartbeat is not None:
+                await self._heartbeat.close()
             await self._follower.close()
             await self._fleets.close()
             await self._providers.close()
 
-    def _servers(self) -> list[QuietServer]:
-        settings = self._settings
+    def _servers(
+        self, public: list[socket.socket], admin: list[socket.socket]
+    ) -> list[tuple[QuietServer, socket.socket]]:
+        """Who listens where in this process. Of several, the workers have the public sockets."""
+        settings, crew = self._settings, self._crew
         grace = settings.drain_s + NOTICE_S
         sources = ControlSources(
             policies=self._follower,
@@ -153,29 +196,58 @@ class Gateway:
             events=self._events,
             explain=self._dataplane.explain,
             admin_token=settings.admin_token,
+            workers=self._workers,
         )
-        if settings.admin_port is None:
-            public = create_control_app(sources)
-            return [_server(_dispatch(self._dataplane, public), grace)]
-        public = create_control_app(sources, admin=False)
-        admin = create_control_app(sources)
-        return [_server(_dispatch(self._dataplane, public), grace), _server(admin, grace)]
+        apps: list[Any] = [create_control_app(sources, admin=settings.admin_port is None)]
+        if settings.admin_port is not None:
+            apps.append(create_control_app(sources))
+        if crew is not None:
+            apps = [crew.asking(app) for app in apps]
+            crew.start(Terms(settings.workers, settings.drain_s, settings.log_format, settings.env, public, apps[0]))
+            return [(_server(app, grace), sock) for app, sock in zip(apps[1:], admin, strict=True)]
+        apps[0] = _dispatch(self._dataplane, apps[0])
+        return [(_server(app, grace), sock) for app, sock in zip(apps, (*public, *admin), strict=True)]
 
-    async def _drain(self, servers: list[QuietServer], running: list[asyncio.Task[Any]]) -> None:
+    def _workers(self) -> list[dict[str, Any]]:
+        if self._crew is not None:
+            return self._crew.members()
+        in_flight = self._dataplane.in_flight
+        return [{"worker": 0, "pid": os.getpid(), "alive": True, "ready": True, "in_flight": in_flight}]
+
+    async def _drain(
+        self, servers: list[QuietServer], running: list[asyncio.Task[Any]], public: list[socket.socket]
+    ) -> None:
         # Also wakes the long polls of those who watch, which would hold the listeners open.
-        self._events.add("draining", in_flight=self._dataplane.in_flight)
+        crew = self._crew
+        self._events.add("draining", in_flight=self._dataplane.in_flight if crew is None else crew.in_flight)
         log.info("draining: running answers have %.0f s to end", self._settings.drain_s)
         loop = asyncio.get_running_loop()
         timer = loop.call_later(self._settings.drain_s, self._dataplane.end_requests)
         for server in servers:
             server.should_exit = True
-        await asyncio.wait(running)
+        if crew is not None:
+            for sock in public:
+                sock.close()
+            await crew.drain(self._settings.drain_s + NOTICE_S)
+        if running:
+            await asyncio.wait(running)
         timer.cancel()
+
+    def _replicas_changed(self, alive: int, rank: int) -> None:
+        if alive != self._fleets.replicas.alive:
+            log.info("%d gateways live on this store: this one counts on its share of the boxes' LoRA slots", alive)
+            self._events.add("replicas", alive=alive)
+        self._metrics.replicas.set(alive)
+        self._fleets.share_with(Replicas(alive, rank))
+        if self._crew is not None:
+            self._crew.table.tell_all()
 
     def _took_effect(self, policy: CompiledPolicy) -> None:
         self._fleets.follow(policy)
         self._providers.follow(policy)
         self._hosted.follow(policy)
+        if self._crew is not None and self._follower.version is not None:
+            self._crew.follow(self._follower.version, self._fleets, self._hosted, self._providers)
         self._metrics.policy_version.set(policy.version)
         self._metrics.policy_applied_timestamp_seconds.set(policy.created_s)
         self._events.add(
@@ -209,9 +281,17 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         sock.close()
         raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}. Choose another address.") from error
-    sock.listen(2048)
+    sock.listen(BACKLOG)
     sock.setblocking(False)
     return sock
+
+
+def _share(first: socket.socket, workers: int) -> list[socket.socket]:
+    host, port = first.getsockname()[:2]
+    try:
+        return sockets_at(first, workers)
+    except OSError as error:
+        raise ListenError(f"cannot listen on {host}:{port} {workers} times: {error.strerror}.") from error
 
 
 def _address(sock: socket.socket) -> str:

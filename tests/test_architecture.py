@@ -23,7 +23,7 @@ OBSERVE = frozenset({"gateway.observe"})
 POLICY = OBSERVE | {"gateway.policy"}
 UPSTREAM = POLICY | {"gateway.upstream"}
 FLEET = UPSTREAM | {"gateway.fleet"}
-PARTS = FLEET | {"gateway.dataplane", "gateway.control"}
+PARTS = FLEET | {"gateway.dataplane", "gateway.control", "gateway.workers"}
 ROOMS: dict[str, frozenset[str]] = {
     "gateway.errors": frozenset(),
     "gateway.tasks": frozenset(),
@@ -33,6 +33,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "gateway.upstream": POLICY,
     "gateway.fleet": UPSTREAM,
     "gateway.dataplane": FLEET,
+    "gateway.workers": FLEET | {"gateway.dataplane"},
     "gateway.control": POLICY | {"gateway.fleet"},
     "gateway.app": PARTS,
     "gateway.demo": PARTS | {"gateway.app", "backend"},

@@ -31,9 +31,9 @@ def drain(
 ) -> None:
     """Send nothing new to BOX; what runs there goes on to its end.
 
-    It holds on the one gateway that is asked, not on its replicas, and until that gateway ends; a new policy version
-    does not end it. Exits with 1 where there is no such box or --wait ran out of time, with 3 where no gateway answers.
-    The admin token is read from FAILSOFT_ADMIN_TOKEN.
+    It holds on the one gateway that is asked, with all its workers, not on its replicas, and until that gateway ends; a
+    new policy version does not end it. Exits with 1 where there is no such box or --wait ran out of time, with 3 where
+    no gateway answers. The admin token is read from FAILSOFT_ADMIN_TOKEN.
     """
     timeout_s = _seconds(timeout, wait=wait)
     client = AdminClient(url)

@@ -34,7 +34,9 @@ def serve(
     admin_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Serve /admin, /metrics and /ops here instead.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes. This release runs one.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that answer clients; more than one have a watcher.")
+    ] = 1,
     drain: Annotated[float, typer.Option(min=0, help="Seconds that running answers have after SIGTERM.")] = 30.0,
     log_format: Annotated[LogFormat, typer.Option(help="Log lines for people or for machines.")] = "human",
 ) -> None:
@@ -54,8 +56,6 @@ def serve(
             raise typer.BadParameter(str(error), param_hint="--redis") from None
 
     configure_logging(log_format)
-    if workers > 1:
-        log.warning("not in force in this release: --workers %d: one process serves", workers)
     settings = Settings(
         policies=policies,
         redis_url=redis,
@@ -64,7 +64,9 @@ def serve(
         port=port,
         admin_port=admin_port,
         admin_token=os.environ.get("FAILSOFT_ADMIN_TOKEN") or None,
+        workers=workers,
         drain_s=drain,
+        log_format=log_format,
     )
 
     async def run() -> None:

@@ -60,6 +60,9 @@ def _show(found: dict[str, Any], console: Console) -> None:
         f"{requests['answered']} answers, {requests['degraded']} of them degraded{_reasons(requests)}; "
         f"{requests['errors']} errors"
     )
+    for line in (_workers(found["workers"]), _replicas(found)):
+        if line:
+            console.print(line)
     table = Table(
         "box", "fleet", "state", "in flight / limit", "waiting", "first token", "last probe", "adapters", "last error"
     )
@@ -86,6 +89,27 @@ def _show(found: dict[str, Any], console: Console) -> None:
         console.print(f"[red]alarm[/] {escape(alarm['kind'])}: {escape(alarm['message'])}")
     for line in (*policy["warnings"], *policy["not_in_force"]) if policy else ():
         console.print(f"[yellow]note[/] {escape(line)}")
+
+
+def _workers(workers: list[dict[str, Any]]) -> str:
+    """Each process that answers clients, where there are several."""
+    if len(workers) < 2:
+        return ""
+    each = ", ".join(
+        f"pid {worker['pid']} {worker['in_flight']} in flight" if worker["ready"] else "[red]one is away[/]"
+        for worker in workers
+    )
+    return f"{sum(worker['ready'] for worker in workers)} of {len(workers)} workers: {each}"
+
+
+def _replicas(found: dict[str, Any]) -> str:
+    alive = found["replicas"]["alive"]
+    if alive < 2:
+        return ""
+    shares = ", ".join(
+        f"{escape(box['name'])} {box['slots']['of']} of {box['slots']['max_loras']}" for box in found["boxes"]
+    )
+    return f"one of {alive} gateways on this store; LoRA slots that it counts on: {shares or '–'}"
 
 
 def _state(box: dict[str, Any]) -> str:

@@ -53,6 +53,8 @@ def status(sources: ControlSources) -> Document:
         "providers": [] if policy is None else _providers(policy, sources.hosted, now),
         "alarms": [alarm.as_json() for alarm in sources.alarms.current()],
         "requests": _requests(sources),
+        "workers": sources.workers(),
+        "replicas": {"alive": sources.fleets.replicas.alive, "rank": sources.fleets.replicas.rank},
         "newest_event": sources.events.newest,
     }
 
@@ -126,7 +128,8 @@ def _box(box: Box, fleets: Fleets, inhabitants: Sequence[Inhabitant], now: float
             "capacity": None if reading is None else reading.waiting_capacity,
             "deferred": None if reading is None else reading.waiting_deferred,
         },
-        "slots": {"of": box.load.slots.slots, "held": list(box.load.slots.held)},
+        # "of": what this gateway counts on, of "max_loras" that all have together.
+        "slots": {"of": box.load.slots.slots, "max_loras": box.spec.max_loras, "held": list(box.load.slots.held)},
         "home_of": [
             {
                 "adapter": one.adapter,

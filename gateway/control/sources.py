@@ -39,7 +39,7 @@ class Explain(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ControlSources:
-    """Everything the control plane shows. ``explain`` is the data plane's.
+    """Everything the control plane shows. ``explain`` is the data plane's, ``workers`` the processes that answer.
 
     ``clock`` is monotonic and the one of the breakers, in seconds.
     """
@@ -52,6 +52,7 @@ class ControlSources:
     events: Events
     explain: Explain
     admin_token: str | None = field(repr=False)
+    workers: Callable[[], list[dict[str, Any]]] = list
     clock: Callable[[], float] = time.monotonic
     started_at: float = field(default_factory=time.monotonic)
 

@@ -57,7 +57,14 @@ class DataPlane:
     """The endpoint. One instance a process; all state of a request lives in its own call. ``calls``: those running."""
 
     def __init__(
-        self, policies: PolicySource, fleets: Fleets, asker: Asker, record: Record, *, body_limit: int = BODY_LIMIT
+        self,
+        policies: PolicySource,
+        fleets: Fleets,
+        asker: Asker,
+        record: Record,
+        *,
+        body_limit: int = BODY_LIMIT,
+        retry_share: float = 1.0,
     ) -> None:
         self._policies = policies
         self._fleets = fleets
@@ -66,7 +73,7 @@ class DataPlane:
         self._body_limit = body_limit
         self._id_prefix = os.urandom(6).hex()
         self._count = 0
-        self._budget = RetryBudget(0.0)
+        self._budget = RetryBudget(0.0, share=retry_share)
         self._concurrency = Concurrency()
         self.admission = Admission()
         self.calls: set[Call] = set()

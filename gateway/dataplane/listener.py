@@ -313,6 +313,20 @@ class QuietServer(uvicorn.Server):
             raise (cause if isinstance(cause, OSError) else OSError("cannot listen")) from None
         self.started_event.set()
 
+    async def listen_also(self, sock: socket.socket) -> asyncio.Server:
+        """Take connections from ``sock`` too, which belongs to the server from then on, until what this gives is
+        closed or all ends.
+        """
+
+        def protocol() -> asyncio.Protocol:
+            return BoundedHttpProtocol(
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        server = await asyncio.get_running_loop().create_server(protocol, sock=sock, backlog=self.config.backlog)
+        self.servers.append(server)
+        return server
+
     @property
     def port(self) -> int:
         """The TCP port that it listens on.

@@ -16,11 +16,12 @@ SHARE_CAP = 500
 class RetryBudget:
     """Two buckets: one that fills with requests, one that fills with time."""
 
-    __slots__ = ("_at", "_from_time", "_requests")
+    __slots__ = ("_at", "_from_time", "_per_second", "_requests")
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, *, share: float = 1.0) -> None:
+        """``share``: of what comes by time, where several processes share it."""
         self._requests = 0
-        self._from_time = PER_SECOND
+        self._per_second = self._from_time = PER_SECOND * share
         self._at = now
 
     def request(self) -> None:
@@ -44,4 +45,6 @@ class RetryBudget:
         return False
 
     def _filled(self, now: float) -> float:
-        return min(PER_SECOND, self._from_time + max(0.0, now - self._at) * PER_SECOND)
+        # Of two a second or less, one has to be saved up.
+        most = max(1.0, self._per_second)
+        return min(most, self._from_time + max(0.0, now - self._at) * self._per_second)

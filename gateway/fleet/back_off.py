@@ -7,12 +7,23 @@ breaker, until one succeeds: everybody at once would bring the next 429.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 FIRST_S = 1.0
 LONGEST_S = 8.0
 """The wait where none is named, at first and at most; those of a breaker."""
 
 LONGEST_NAMED_S = 60.0
 """A longer one is not believed: some providers name the end of the day, and serve again within the minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A back-off as it is. ``until``: monotonic seconds; None once the target has answered since."""
+
+    until: float | None = None
+    growth_s: float = FIRST_S
+    epoch: int = 0
 
 
 class BackOff:
@@ -49,6 +60,17 @@ class BackOff:
             self._trial = turn = Turn(self, self._epoch)
             return turn
         return Turn(self, self._epoch) if force else None
+
+    # What several processes that share it tell each other.
+
+    @property
+    def tried(self) -> bool:
+        """Whether the one attempt that finds out runs."""
+        return self._trial is not None
+
+    def finding(self) -> Wait:
+        """All that another process has to know of it, but for a running trial."""
+        return Wait(self._until, self._growth_s, self._epoch)
 
     # What turns call.
 
@@ -91,6 +113,11 @@ class Turn:
         self._back_off = back_off
         self._ended = False
         self.epoch = epoch
+
+    @property
+    def trial(self) -> bool:
+        """Whether it is the one that finds out if the wait is over."""
+        return self._back_off._trial is self
 
     def succeeded(self) -> bool:
         """The target answered. Whether that ended a back-off."""

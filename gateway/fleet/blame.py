@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from gateway.errors import (
@@ -12,10 +13,15 @@ from gateway.errors import (
     ErrorFrame,
     UpstreamError,
     UpstreamStatus,
+    UpstreamTimeout,
 )
 
 BUSY = b"engine is currently busy"
 """How vLLM 0.32 words its queue limit, in a 503 and, through a race, in the first event of a 200."""
+
+
+MAX_ERROR_CHARS = 200
+"""Of an error's text, for people; an upstream may have put anything into it."""
 
 
 class Blame(Enum):
@@ -56,6 +62,33 @@ def is_one_adapters(error: UpstreamError) -> bool:
     something wrong, or nothing. What happened to a connection happened to the box.
     """
     return not isinstance(error, ConnectError | ConnectionLost | BoxEjected)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """All that a box learns from a failed attempt, without the error: that would keep its traceback, and with it the
+    request, alive, and cannot be told to another process.
+
+    ``one_adapters``: see :func:`is_one_adapters`. ``silent``: nothing came in time. ``unreached``: there was no
+    connection.
+    """
+
+    blame: Blame
+    one_adapters: bool
+    silent: bool
+    unreached: bool
+    text: str
+
+    @classmethod
+    def of(cls, error: UpstreamError) -> Failure:
+        """What ``error`` comes down to."""
+        return cls(
+            blame(error),
+            is_one_adapters(error),
+            isinstance(error, UpstreamTimeout | ConnectTimeout | BoxEjected),
+            isinstance(error, ConnectError),
+            str(error)[:MAX_ERROR_CHARS],
+        )
 
 
 def _of_status(status: int, *, busy: bool) -> Blame:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from gateway.errors import BoxEjected, ConnectError, ConnectTimeout, Reason, UpstreamError, UpstreamTimeout
-from gateway.fleet.blame import Blame, blame, is_one_adapters
+from gateway.errors import BoxEjected, Reason, UpstreamError, UpstreamTimeout
+from gateway.fleet.blame import Blame, Failure
 from gateway.fleet.box_load import BoxLoad
 from gateway.fleet.breaker import THRESHOLD, Breaker, State
 from gateway.fleet.duty import Duty
+from gateway.fleet.engine_metrics import EngineReading
 from gateway.fleet.obstacle import OF_PAIR, Obstacle
 from gateway.fleet.pairs import Pairs
 from gateway.fleet.permit import Permit
@@ -21,9 +22,6 @@ from gateway.observe.metrics import GatewayMetrics
 from gateway.policy.compiled import BoxSpec
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.pool import Pool
-
-MAX_ERROR_CHARS = 200
-"""Of an error's text, for people; an upstream may have put anything into it."""
 
 ProbeOutcome = Literal["ok", "silent", "refused", "status", "garbage", "busy"]
 
@@ -74,7 +72,7 @@ class Box:
         self._metrics = metrics
         self._alarms = alarms
         self._events = events
-        self._last_error: type[UpstreamError] | None = None
+        self._last_failure: Failure | None = None
         self._opened_by_silence = False
         self._retired = False
         self._probes = 0
@@ -99,6 +97,11 @@ class Box:
     def probed(self) -> bool:
         """Whether enough is known of the box to take traffic: it was probed once, or never will be."""
         return self.last_probe is not None or self.spec.unavailable is not None
+
+    @property
+    def awaited(self) -> bool:
+        """Whether anybody waits for a first content from it."""
+        return bool(self.pending)
 
     @property
     def fails_fast(self) -> bool:
@@ -178,7 +181,7 @@ class Box:
         error = BoxEjected(why)
         if not silent:
             error.reason = Reason.BACKEND_DOWN
-        self._remember(error)
+        self._remember(Failure.of(error))
         self.breaker.trip(now)
         self._opened_by_silence = silent
         self.duty.away()
@@ -198,6 +201,14 @@ class Box:
         if self.duty.drained:
             self.duty.undrain(now)
             self._events.add("box_undrained", box=self.name)
+
+    def read(self, reading: EngineReading) -> None:
+        """Its metrics were read."""
+        self.load.read(reading)
+
+    def listed(self, names: frozenset[str]) -> None:
+        """It says that it has these adapters."""
+        self.pairs.listed(names)
 
     def retire(self) -> None:
         """The box left the policy: its alarms end, its connections close as the attempts on them end."""
@@ -231,10 +242,13 @@ class Box:
 
     def failed(self, permit: Permit, error: UpstreamError, now: float) -> None:
         """The attempt ended with ``error``: :func:`gateway.fleet.blame.blame` says which breaker that moves."""
-        verdict = blame(error)
         if isinstance(error, UpstreamTimeout) and not permit.answered and self.duty.condition is None:
             self.load.gave_up(permit, now)
-        match verdict:
+        self.learned(permit, Failure.of(error), now)
+
+    def learned(self, permit: Permit, failure: Failure, now: float) -> None:
+        """What the attempt's end says about the box, and about the adapter there."""
+        match failure.blame:
             case Blame.CLIENT:
                 self.last_life = now
                 self.duty.answered(now)
@@ -242,17 +256,17 @@ class Box:
             case Blame.PAIR:
                 self.duty.answered(now)
                 if not self._retired:
-                    self.pairs.lacks(permit.adapter, permit.pair_permit, error, now)
+                    self.pairs.lacks(permit.adapter, permit.pair_permit, failure.text, now)
             case Blame.BOX:
-                self._remember(error)
-                self._box_or_adapter_failed(permit, error, now)
+                self._remember(failure)
+                self._box_or_adapter_failed(permit, failure, now)
             case Blame.BOX_REFUSES | Blame.BOX_UNAUTHORIZED:
-                self._remember(error)
+                self._remember(failure)
                 permit.box_permit.failed(now, weight=THRESHOLD)
             case Blame.NOBODY | Blame.LOAD:
                 pass
-        if verdict is Blame.BOX_UNAUTHORIZED:
-            self._unauthorized(error)
+        if failure.blame is Blame.BOX_UNAUTHORIZED:
+            self._unauthorized(failure.text)
 
     def ended(self, permit: Permit) -> None:
         """The attempt is over."""
@@ -263,27 +277,26 @@ class Box:
 
     # Inside.
 
-    def _remember(self, error: UpstreamError) -> None:
-        # The text only: an exception would keep its traceback alive, and with it the request.
-        self.last_error = str(error)[:MAX_ERROR_CHARS]
-        self._last_error = type(error)
+    def _remember(self, failure: Failure) -> None:
+        self.last_error = failure.text
+        self._last_failure = failure
 
-    def _box_or_adapter_failed(self, permit: Permit, error: UpstreamError, now: float) -> None:
+    def _box_or_adapter_failed(self, permit: Permit, failure: Failure, now: float) -> None:
         """What only one adapter's attempts run into is that adapter's, and once the box's, who would be told of it."""
         adapter = permit.adapter
         # Late failures of an outage that the box was found to be at fault for are not the adapter's.
-        if adapter is not None and is_one_adapters(error) and permit.box_permit.epoch == self.breaker.epoch:
+        if adapter is not None and failure.one_adapters and permit.box_permit.epoch == self.breaker.epoch:
             self.pairs.failed(adapter, permit.pair_permit, now)
             if adapter in self._failing:
                 return
             self._failing.add(adapter)
         permit.box_permit.failed(now)
 
-    def _unauthorized(self, error: UpstreamError) -> None:
+    def _unauthorized(self, why: str) -> None:
         if not self._retired:
             self._refuses_key = True
             self._alarms.on(
-                "box_unauthorized", self.name, f"box {self.name} refuses our key ({error}): check its api_key"
+                "box_unauthorized", self.name, f"box {self.name} refuses our key ({why}): check its api_key"
             )
 
     def _authorized(self) -> None:
@@ -294,9 +307,9 @@ class Box:
         self._metrics.breaker_transitions.inc(self.name, state)
         if state == "open":
             self.pairs.blame_the_box()
-        if state == "open" and self._last_error is not None:
-            self._opened_by_silence = issubclass(self._last_error, UpstreamTimeout | ConnectTimeout | BoxEjected)
-            if self._opened_by_silence or issubclass(self._last_error, ConnectError):
+        if state == "open" and self._last_failure is not None:
+            self._opened_by_silence = self._last_failure.silent
+            if self._opened_by_silence or self._last_failure.unreached:
                 self.duty.away()
                 # Whoever answers there next may be another server, or the same one with nothing loaded.
                 self.load.restarted()

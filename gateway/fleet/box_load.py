@@ -6,7 +6,7 @@ from typing import Protocol
 
 from gateway.fleet.concurrency_limit import ConcurrencyLimit
 from gateway.fleet.engine_metrics import EngineReading
-from gateway.fleet.engine_pace import EngineHistory
+from gateway.fleet.engine_pace import EngineHistory, EnginePace
 from gateway.fleet.estimate import STALE_S, Estimate, OwnLoad, estimate
 from gateway.fleet.in_flight import InFlight
 from gateway.fleet.saturation import Saturation
@@ -91,13 +91,10 @@ class BoxLoad:
         """The box's metrics were read."""
         self.history.add(reading)
         self._silent_since_reading = 0
-        self._calm.clear()
         per_silent_s = self.ttfts.view(reading.at_s).per_silent_s
         if per_silent_s is not None:
             self.silent_limit = max(LEAST_SILENT, int(QUEUE_S / max(per_silent_s, 1e-3)))
-        # Who is turned away asks no more, so that without this nobody would see that it is over.
-        for (adapter, budget_s), state in tuple(self._saturations.items()):
-            self._become(adapter, budget_s, self._after(state, adapter, budget_s, reading.at_s), reading.at_s)
+        self._look_again(reading.at_s)
 
     def restarted(self) -> None:
         """Behind the address stands another server, or the same one started anew."""
@@ -109,6 +106,25 @@ class BoxLoad:
         self.history = EngineHistory()
         self._saturations.clear()
         self._calm.clear()
+
+    # What the processes that ask the same box tell each other.
+
+    @property
+    def silent_since_reading(self) -> int:
+        """Streams that were sent after the latest reading, by all of them."""
+        return self._silent_since_reading
+
+    def follow_reading(self, reading: EngineReading | None, pace: EnginePace) -> None:
+        """Another process has read the box's metrics, and what follows from them."""
+        history = self.history
+        history.latest, history.pace = reading, pace
+        self._silent_since_reading = 0
+        if reading is not None:
+            self._look_again(reading.at_s)
+
+    def sent_elsewhere(self, by: int) -> None:
+        """So many more streams (or, where that was told before, fewer) were sent there since the latest reading."""
+        self._silent_since_reading += by
 
     # What follows from it.
 
@@ -174,6 +190,12 @@ class BoxLoad:
         if state is _NEVER and (seen_s is None or seen_s < CALM_SHARE * budget_s):
             self._calm[key] = (now + CALM_S, attempts.silent + CALM_MORE)
         return state.saturated
+
+    def _look_again(self, now: float) -> None:
+        self._calm.clear()
+        # Who is turned away asks no more, so that without this nobody would see that it is over.
+        for (adapter, budget_s), state in tuple(self._saturations.items()):
+            self._become(adapter, budget_s, self._after(state, adapter, budget_s, now), now)
 
     def _after(self, state: Saturation, adapter: str | None, budget_s: float, now: float) -> Saturation:
         return state.after(self.estimate(adapter, now).ttft_s, budget_s, now)

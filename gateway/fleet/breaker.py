@@ -10,6 +10,7 @@ its success counts, its failure changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
@@ -23,6 +24,17 @@ THRESHOLD = 3
 FIRST_OPEN_S = 1.0
 LONGEST_OPEN_S = 8.0
 """How long it stays open at first and at most; it doubles with each failed trial (design, "The life of a request")."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A breaker as it is. ``failures``: in a row, while it is closed. Times are monotonic, in seconds."""
+
+    state: State = "closed"
+    failures: int = 0
+    opened_at: float = 0.0
+    open_for_s: float = FIRST_OPEN_S
+    epoch: int = 0
 
 
 class Breaker:
@@ -68,6 +80,11 @@ class Breaker:
         return self._state == "closed"
 
     @property
+    def clean(self) -> bool:
+        """Whether a success would tell it nothing."""
+        return self._state == "closed" and not self._failures
+
+    @property
     def opened_at(self) -> float | None:
         """When it last opened; None while it is closed."""
         return None if self._state == "closed" else self._opened_at
@@ -95,6 +112,25 @@ class Breaker:
         """Open at once, on evidence from elsewhere. An open breaker stays as it is."""
         if self._state == "closed":
             self._open(now, FIRST_OPEN_S)
+
+    # What several processes that share it tell each other.
+
+    @property
+    def tried(self) -> bool:
+        """Whether the half-open breaker's one trial runs."""
+        return self._trial is not None
+
+    def is_trial(self, permit: Permit) -> bool:
+        """Whether ``permit`` is that trial's."""
+        return self._trial is permit
+
+    def finding(self) -> Finding:
+        """All that another process has to know of it, but for a running trial."""
+        return Finding(self._state, self._failures, self._opened_at, self._open_for_s, self._epoch)
+
+    def succeeded_elsewhere(self, count: int, now: float) -> None:
+        """So many attempts succeeded while there was nothing to be cleared of."""
+        self._rate.succeeded(now, count)
 
     # What permits call.
 
@@ -156,6 +192,11 @@ class Permit:
         self._ended = False
         self.epoch = epoch
         self.forced = forced
+
+    @property
+    def trial(self) -> bool:
+        """Whether it is the half-open breaker's one trial."""
+        return self._breaker._trial is self
 
     def succeeded(self, now: float) -> None:
         """The target answered."""

@@ -109,6 +109,11 @@ class ConcurrencyLimit:
         """Whether one more may be sent beside ``in_flight`` others."""
         return in_flight < self.limit
 
+    def follow(self, limit: int) -> None:
+        """Have the limit that another process has learned."""
+        self._limit = float(limit)
+        self._dip = False
+
     def reset(self) -> None:
         """Forget everything: behind the address stands another server, or the same one started anew."""
         self._limit = float(self._initial)

@@ -8,6 +8,8 @@ and Envoy call that slow start. Where there is no other box, a cold one is bette
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from gateway.errors import Reason
 
 RAMP_FIRST = 8
@@ -18,6 +20,15 @@ RAMP_DOUBLES_S = 0.5
 
 RAMP_S = 4.0
 """Seconds after which the box takes all. By then the ramp stands at 2,048: more than a box's sequence slots."""
+
+
+@dataclass(frozen=True, slots=True)
+class DutyFinding:
+    """All of it, for another process. ``back_at``: since when it comes back, in monotonic seconds."""
+
+    drained: bool = False
+    away: bool = False
+    back_at: float | None = None
 
 
 class Duty:
@@ -57,6 +68,15 @@ class Duty:
             self.drained = False
             self.on = not self._away
             self._back_at = now
+
+    def finding(self) -> DutyFinding:
+        """All of it."""
+        return DutyFinding(self.drained, self._away, self._back_at)
+
+    def follow(self, found: DutyFinding) -> None:
+        """Be as another process has found it."""
+        self.drained, self._away, self._back_at = found.drained, found.away, found.back_at
+        self.on = not (found.drained or found.away)
 
     @property
     def condition(self) -> Reason | None:

@@ -26,9 +26,9 @@ class FailureRate:
         self._newest = 0
         self._current = self._buckets[0]
 
-    def succeeded(self, now: float) -> None:
-        """An attempt succeeded at ``now``, in monotonic seconds."""
-        (self._current if int(now) == self._newest else self._bucket(now))[0] += 1
+    def succeeded(self, now: float, count: int = 1) -> None:
+        """So many attempts succeeded at ``now``, in monotonic seconds."""
+        (self._current if int(now) == self._newest else self._bucket(now))[0] += count
 
     def failed(self, now: float) -> bool:
         """An attempt failed; whether too many have."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from gateway.fleet.box import Box
 from gateway.fleet.gauges import show
@@ -12,6 +13,7 @@ from gateway.fleet.homes import Homes
 from gateway.fleet.probe import Probe
 from gateway.fleet.routing import Route
 from gateway.fleet.scrape import Scrape
+from gateway.fleet.slot_share import Replicas
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics
@@ -19,6 +21,15 @@ from gateway.policy.compiled import BoxSpec, CompiledPolicy
 from gateway.tasks import TaskSet
 from gateway.upstream.origin import Origin
 from gateway.upstream.pool import Pool
+
+
+class NewBox(Protocol):
+    """Makes what is known of a box."""
+
+    def __call__(
+        self, spec: BoxSpec, pool: Pool, *, base_model: str, metrics: GatewayMetrics, alarms: Alarms, events: Events
+    ) -> Box:
+        """As :class:`~gateway.fleet.box.Box`."""
 
 
 def default_pool(spec: BoxSpec) -> Pool:
@@ -43,6 +54,7 @@ class Fleets:
         uniform: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
         probing: bool = True,
+        new_box: NewBox = Box,
     ) -> None:
         self._metrics = metrics
         self._alarms = alarms
@@ -51,6 +63,9 @@ class Fleets:
         self._uniform = uniform
         self._clock = clock
         self._probing = probing
+        self._new_box = new_box
+        self.replicas = Replicas()
+        """Which of how many gateways this is that share the boxes' slots."""
         self._fleets: dict[str, tuple[Box, ...]] = {}
         self.homes: dict[str, Homes] = {}
         """By fleet, where its adapters live."""
@@ -81,7 +96,7 @@ class Fleets:
                     del before[fleet.name, spec.name]
                     box.spec = spec
                     box.pairs.keep(adapters)
-                    box.load.slots.slots = spec.max_loras
+                    box.load.slots.slots = self.replicas.slots(spec.max_loras)
                 else:
                     box = self._make(spec, fleet.base_model)
                     if spec.name in drained:
@@ -95,6 +110,12 @@ class Fleets:
             self._leave(box)
         self._leaving = [box for box in self._leaving if box.pool.open or box.in_flight]
         self._alarm_about_configuration()
+
+    def share_with(self, replicas: Replicas) -> None:
+        """So many gateways ask these boxes: this one counts on its share of their LoRA slots."""
+        self.replicas = replicas
+        for box in self.all():
+            box.load.slots.slots = replicas.slots(box.spec.max_loras)
 
     def boxes(self, fleet: str) -> tuple[Box, ...]:
         """The boxes of one fleet, in the order of the YAML; empty where there is no such fleet (any more)."""
@@ -118,6 +139,10 @@ class Fleets:
     def all(self) -> tuple[Box, ...]:
         """Every box of the policy in force."""
         return tuple(box for boxes in self._fleets.values() for box in boxes)
+
+    def with_those_that_leave(self) -> tuple[Box, ...]:
+        """Every box, and those of earlier versions at which something still runs."""
+        return (*self.all(), *self._leaving)
 
     def find(self, name: str) -> Box | None:
         """The box of that name, in whatever fleet: names are unique over all of them."""
@@ -156,7 +181,7 @@ class Fleets:
             self.homes[name].follow(boxes, adapters[name])
 
     def _make(self, spec: BoxSpec, base_model: str) -> Box:
-        box = Box(
+        box = self._new_box(
             spec,
             self._pool_factory(spec),
             base_model=base_model,
@@ -164,13 +189,14 @@ class Fleets:
             alarms=self._alarms,
             events=self._events,
         )
+        box.load.slots.slots = self.replicas.slots(spec.max_loras)
         if self._probing and spec.unavailable is None:
             tasks = self._probes[box] = TaskSet()
             probe = Probe(box, metrics=self._metrics, random=self._uniform)
             tasks.spawn(probe.run(), name=f"probe of {spec.name}")
             scrape = Scrape(
                 box.pool,
-                on_reading=box.load.read,
+                on_reading=box.read,
                 on_failure=lambda error: self._metrics.metrics_reads_failed.inc(spec.name),
                 random=self._uniform,
                 api_key=spec.api_key,

@@ -18,6 +18,7 @@ def show(metrics: GatewayMetrics, boxes: Sequence[Box], homes: Mapping[str, Home
     """
     metrics.box_in_flight.replace({(box.name,): box.in_flight for box in boxes})
     metrics.box_limit.replace({(box.name,): box.load.limit.limit for box in boxes})
+    metrics.box_slot_share.replace({(box.name,): box.load.slots.slots for box in boxes})
     metrics.box_drained.replace({(box.name,): float(box.duty.drained) for box in boxes})
     metrics.box_state.replace(
         {(box.name, state): float(state == box.breaker.state(now)) for box in boxes for state in _BREAKER_STATES}

@@ -88,6 +88,16 @@ class Homes:
         """The requests behind ``rates``, those of long ago counting less; placed is from ``LEAST_REQUESTS`` on."""
         return self._traffic.remembered
 
+    @property
+    def traffic(self) -> Traffic:
+        """The requests that are counted."""
+        return self._traffic
+
+    def adopt(self, homes: Mapping[str, tuple[str, ...]]) -> None:
+        """These are the homes that another process has worked out."""
+        self.placement = Placement(homes=homes) if homes else None
+        self._orders = {}
+
     async def run(self) -> None:
         """Place anew for as long as this runs."""
         while True:
@@ -99,7 +109,7 @@ class Homes:
         rates = self.rates = self._traffic.rates(self._clock())
         if self._traffic.remembered < LEAST_REQUESTS:
             return
-        slots = {box.name: box.spec.max_loras for box in self._boxes.values() if box.spec.unavailable is None}
+        slots = {box.name: box.load.slots.slots for box in self._boxes.values() if box.spec.unavailable is None}
         steps = rebalance(rates, slots, self.placement, uniform=self._uniform)
         while True:
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from gateway.fleet.provider_health import ProviderHealth, ProviderState
 from gateway.observe.alarms import Alarms
@@ -17,6 +17,10 @@ UNAUTHORIZED = "provider_unauthorized"
 """The alarm's kind for a provider that refuses our key."""
 
 
+NewHealth = Callable[[str, Callable[[ProviderState], None]], ProviderHealth]
+"""Makes what is known of a provider of that name; its changes of state are to be told."""
+
+
 class Hosted:
     """The health of every provider that the policy in force names. ``clock`` is the event loops', monotonic."""
 
@@ -27,11 +31,13 @@ class Hosted:
         alarms: Alarms,
         events: Events,
         clock: Callable[[], float] = time.monotonic,
+        new_health: NewHealth = ProviderHealth,
     ) -> None:
         self._metrics = metrics
         self._alarms = alarms
         self._events = events
         self._clock = clock
+        self._new_health = new_health
         self._providers: dict[str, tuple[ProviderSpec, ProviderHealth]] = {}
         self._told: dict[str, ProviderState] = {}
         metrics.before_render(self._show)
@@ -46,7 +52,7 @@ class Hosted:
                 del before[name]
                 self._providers[name] = spec, known[1]
             else:
-                self._providers[name] = spec, ProviderHealth(name, self._hears_of(name))
+                self._providers[name] = spec, self._new_health(name, self._hears_of(name))
         for name, (_, health) in before.items():
             health.retire()
             self._told.pop(name, None)
@@ -58,6 +64,10 @@ class Hosted:
         if known is not None and (known[0] is spec or _same(known[0], spec)):
             return known[1]
         return ProviderHealth(spec.name)
+
+    def all(self) -> Mapping[str, ProviderHealth]:
+        """The health of each provider by name."""
+        return {name: health for name, (_, health) in self._providers.items()}
 
     def condition(self, spec: ProviderSpec, now: float) -> str | None:
         """None where the provider may be asked; else why not, in words that a client may read."""

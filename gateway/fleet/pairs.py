@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
 
-from gateway.errors import UpstreamError
 from gateway.fleet.breaker import Breaker, Permit, State
 from gateway.observe.alarms import Alarms
 
@@ -28,20 +27,27 @@ class Pair:
 
     __slots__ = ("breaker", "missing")
 
-    def __init__(self, on_change: Callable[[State], None]) -> None:
-        self.breaker = Breaker(on_change=on_change)
+    def __init__(self, breaker: Breaker) -> None:
+        self.breaker = breaker
         self.missing = False
 
 
 class Pairs:
     """Those of one box, from the first failure of each until its next success. The adapter None is the base."""
 
-    def __init__(self, box: str, alarms: Alarms, on_change: Callable[[State], None]) -> None:
+    def __init__(
+        self,
+        box: str,
+        alarms: Alarms,
+        on_change: Callable[[State], None],
+        new_breaker: Callable[[Callable[[State], None]], Breaker] = lambda on_change: Breaker(on_change=on_change),
+    ) -> None:
         self._box = box
         self._alarms = alarms
         self._on_change = on_change
         self.known: dict[str | None, Pair] = {}
         """To be looked into by whoever has no time for a call: it is nearly always empty."""
+        self._new_breaker = new_breaker
 
     def fault(self, adapter: str | None, now: float) -> PairFault | None:
         """None where the box may be asked for this adapter; else why not."""
@@ -54,7 +60,7 @@ class Pairs:
         """As :meth:`gateway.fleet.breaker.Breaker.begin`, for an adapter that is in here."""
         return self.known[adapter].breaker.begin(now, force=force)
 
-    def lacks(self, adapter: str | None, permit: Permit | None, error: UpstreamError, now: float) -> None:
+    def lacks(self, adapter: str | None, permit: Permit | None, why: str, now: float) -> None:
         """The box answered that it does not have the adapter, which one answer is enough to believe.
 
         ``permit`` is the attempt's, if the pair gave one.
@@ -62,7 +68,7 @@ class Pairs:
         pair = self._pair(adapter)
         if not pair.missing:
             name = adapter or BASE
-            self._alarms.on(ALARM, f"{self._box}/{name}", f"box {self._box} has no {name}: {error}")
+            self._alarms.on(ALARM, f"{self._box}/{name}", f"box {self._box} has no {name}: {why}")
         pair.missing = True
         if permit is None or pair.breaker.closed:
             pair.breaker.trip(now)
@@ -123,8 +129,23 @@ class Pairs:
         if self.known.pop(adapter).missing:
             self._alarms.off(ALARM, f"{self._box}/{adapter or BASE}")
 
+    def items(self) -> Iterable[tuple[str | None, Pair]]:
+        """Each adapter in here, and what is known of it."""
+        return self.known.items()
+
+    def get(self, adapter: str | None) -> Pair | None:
+        """What is known of ``adapter``, if it is in here."""
+        return self.known.get(adapter)
+
+    def follow(self, missing: Mapping[str | None, bool]) -> None:
+        """Exactly these are in here, each with whether it is missing: another process has found it out."""
+        for adapter in [adapter for adapter in self.known if adapter not in missing]:
+            self.forget(adapter)
+        for adapter, is_missing in missing.items():
+            self._pair(adapter).missing = is_missing
+
     def _pair(self, adapter: str | None) -> Pair:
         pair = self.known.get(adapter)
         if pair is None:
-            pair = self.known[adapter] = Pair(self._on_change)
+            pair = self.known[adapter] = Pair(self._new_breaker(self._on_change))
         return pair

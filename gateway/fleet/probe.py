@@ -23,8 +23,8 @@ from gateway.errors import (
     UpstreamTimeout,
 )
 from gateway.fleet.adapter_listing import listed_adapters
-from gateway.fleet.blame import Blame, blame
-from gateway.fleet.box import MAX_ERROR_CHARS, Box, ProbeOutcome, ProbeResult
+from gateway.fleet.blame import MAX_ERROR_CHARS, Blame, blame
+from gateway.fleet.box import Box, ProbeOutcome, ProbeResult
 from gateway.fleet.permit import Permit
 from gateway.fleet.probe_answer import LIMIT_BYTES, ProbeAnswer
 from gateway.observe.metrics import GatewayMetrics
@@ -175,7 +175,7 @@ class Probe:
             return
         self._looked_at = now
         try:
-            box.pairs.listed(await listed_adapters(box.pool, box.spec, now + self._timeout_s))
+            box.listed(await listed_adapters(box.pool, box.spec, now + self._timeout_s))
         except UpstreamError as error:
             # It answers others: that it does not list its adapters as well moves no breaker.
             log.info("%s does not list its adapters: %s", box.name, error)
@@ -214,7 +214,7 @@ class Probe:
         quiet = outcome == "silent" or (outcome == "refused" and not _lived_since(box, previous))
         self._unanswered = self._unanswered + 1 if quiet else 0
         # Each time, as what began to wait since the last time waits for nothing too.
-        if self._unanswered == UNANSWERED_PROBES or (self._unanswered > UNANSWERED_PROBES and box.pending):
+        if self._unanswered == UNANSWERED_PROBES or (self._unanswered > UNANSWERED_PROBES and box.awaited):
             why = f"{self._unanswered} probes in a row without an answer"
             box.eject(now, why, silent=outcome == "silent")
 

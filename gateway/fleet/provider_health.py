@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum, auto
 from types import TracebackType
 from typing import Literal, Self
@@ -18,6 +19,7 @@ from gateway.errors import (
 )
 from gateway.fleet import breaker as circuit
 from gateway.fleet.back_off import BackOff, Turn
+from gateway.fleet.blame import MAX_ERROR_CHARS
 
 ProviderState = Literal["closed", "open", "half_open", "backing_off"]
 """Those of its breaker, and ``backing_off`` while it is left alone because it said that it has too much to do."""
@@ -26,9 +28,6 @@ STREAM_PATIENCE_S = 1.0
 PLAIN_PATIENCE_S = 8.0
 """Silence for less says nothing about a provider, only about the one customer's deadline (invariant I6): hosted models
 take up to a second to their first token, and some fifty tokens a second from there; a tool call has up to 400."""
-
-MAX_ERROR_CHARS = 200
-"""Of an error's text, for people; an upstream may have put anything into it."""
 
 
 class ProviderBlame(Enum):
@@ -72,6 +71,21 @@ def _of_status(status: int, *, names_a_time: bool) -> ProviderBlame:
             return ProviderBlame.NOBODY
         case _:
             return ProviderBlame.FAILURE
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderFailure:
+    """All that is learned of a provider from a failed attempt; see :class:`gateway.fleet.blame.Failure`.
+
+    ``named_s``: seconds that it asked to be left alone for. ``silent``: nothing came in time. ``impatient``: the time
+    was too short for that to say anything.
+    """
+
+    blame: ProviderBlame
+    named_s: float | None
+    silent: bool
+    impatient: bool
+    text: str
 
 
 class ProviderHealth:
@@ -134,6 +148,11 @@ class ProviderHealth:
             return None
         return ProviderPermit(self, turn, permit, now, streamed=streamed, by_worker=by_worker)
 
+    @property
+    def silent(self) -> bool:
+        """Whether what it did last was to be silent."""
+        return self._silent
+
     def retire(self) -> None:
         """It left the policy: nobody is to hear of it any more."""
         self._on_change = None
@@ -149,27 +168,40 @@ class ProviderHealth:
 
     def failed(self, permit: ProviderPermit, error: UpstreamError, now: float) -> None:
         """The attempt ended with ``error``."""
-        match provider_blame(error, by_worker=permit.by_worker):
+        failure = ProviderFailure(
+            provider_blame(error, by_worker=permit.by_worker),
+            error.retry_after_s if isinstance(error, UpstreamStatus) else None,
+            isinstance(error, UpstreamTimeout | ConnectTimeout),
+            permit.was_impatient(error, now),
+            str(error)[:MAX_ERROR_CHARS],
+        )
+        self.learned(permit, failure, now)
+
+    def learned(self, permit: ProviderPermit, failure: ProviderFailure, now: float) -> None:
+        """What an attempt's end says about it."""
+        match failure.blame:
             case ProviderBlame.LOAD:
-                named_s = error.retry_after_s if isinstance(error, UpstreamStatus) else None
-                if permit.turn.refused(now, named_s):
-                    self.last_error = str(error)[:MAX_ERROR_CHARS]
+                if permit.turn.refused(now, failure.named_s):
+                    self.last_error = failure.text
                     self._changed("backing_off")
             case ProviderBlame.UNAUTHORIZED:
-                self._remember(error)
+                self._remember(failure)
                 permit.circuit.failed(now, weight=circuit.THRESHOLD)
             case ProviderBlame.FAILURE:
-                self._remember(error)
-                if not permit.was_impatient(error, now):
+                self._remember(failure)
+                if not failure.impatient:
                     permit.circuit.failed(now)
             case ProviderBlame.NOBODY:
                 pass
 
+    def ended(self, permit: ProviderPermit) -> None:
+        """The attempt is over, however."""
+
     # Inside.
 
-    def _remember(self, error: UpstreamError) -> None:
-        self.last_error = str(error)[:MAX_ERROR_CHARS]
-        self._silent = isinstance(error, UpstreamTimeout | ConnectTimeout)
+    def _remember(self, failure: ProviderFailure) -> None:
+        self.last_error = failure.text
+        self._silent = failure.silent
 
     def _changed(self, state: ProviderState) -> None:
         if state == "closed":
@@ -228,6 +260,7 @@ class ProviderPermit:
             self._ended = True
             self.turn.released()
             self.circuit.released()
+            self._health.ended(self)
 
     def __enter__(self) -> Self:
         return self

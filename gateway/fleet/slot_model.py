@@ -7,6 +7,8 @@ seen here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class SlotModel:
     """Least recently used slots. ``swaps``: how often an adapter had to be brought into one."""
@@ -39,6 +41,10 @@ class SlotModel:
         held[adapter] = None
         self.swaps += 1
         return True
+
+    def follow(self, held: Iterable[str]) -> None:
+        """These are the adapters in slots, the one that was used longest ago first: another process has seen more."""
+        self._held = dict.fromkeys(held)
 
     def clear(self) -> None:
         """Behind the address stands another server, or the same one started anew."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import exp, expm1
 
 TIME_CONSTANT_S = 300.0
@@ -28,6 +29,17 @@ class Traffic:
         """A request for ``adapter`` came."""
         counts = self._counts
         counts[adapter] = counts.get(adapter, 0) + 1
+
+    def take(self) -> dict[str, int]:
+        """The requests by adapter that nobody was told of, which are then forgotten: somebody else makes rates of
+        them."""
+        counts, self._counts = self._counts, {}
+        return counts
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Requests that came elsewhere."""
+        for adapter, count in counts.items():
+            self._counts[adapter] = self._counts.get(adapter, 0) + count
 
     def rates(self, now: float) -> dict[str, float]:
         """Requests a second by adapter, each above 0; those that were forgotten are left out."""

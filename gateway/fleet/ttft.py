@@ -48,6 +48,18 @@ class Ttft:
     per_silent_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TtftFinding:
+    """All that a history keeps, for another process to go on from."""
+
+    floor_s: float | None = None
+    recent_s: float = 0.0
+    at_s: float = 0.0
+    excess: float = 0.0
+    silent: float = 0.0
+    behind: int = 0
+
+
 class TtftHistory:
     """Learns from each first token of a customer's stream; a probe's prompt is too short to tell more than the best."""
 
@@ -98,6 +110,15 @@ class TtftHistory:
                 self._excess += SLOPE_WEIGHT * (max(0.0, ttft_s - floor_s) - self._excess)
                 self._silent += SLOPE_WEIGHT * (min(silent, 10**6) - self._silent)
         self._at_s = max(self._at_s, now)
+
+    def finding(self) -> TtftFinding:
+        """All that is kept."""
+        return TtftFinding(self._floor_s, self._recent_s, self._at_s, self._excess, self._silent, self._behind)
+
+    def follow(self, found: TtftFinding) -> None:
+        """Go on from what another process, which sees more, has found."""
+        self._floor_s, self._recent_s, self._at_s = found.floor_s, found.recent_s, found.at_s
+        self._excess, self._silent, self._behind = found.excess, found.silent, found.behind
 
     def view(self, now: float) -> Ttft:
         """What is known at ``now``."""

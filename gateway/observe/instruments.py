@@ -18,6 +18,11 @@ from prometheus_client.registry import Collector
 
 LabelValues = tuple[str, ...]
 
+Spread = tuple[tuple[int, ...], float]
+"""Of a histogram's series: how many values fell into each bucket, the infinite one last, and their sum."""
+
+NO_SPREAD: Spread = ((), 0.0)
+
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 """The media type of what :meth:`Registry.render` gives."""
 
@@ -54,6 +59,8 @@ class Counter(_Series):
     def __init__(self, name: str, help: str, labels: Sequence[str] = ()) -> None:
         super().__init__(name, help, labels)
         self._values: dict[LabelValues, float] = {} if labels else {(): 0}
+        self.elsewhere: Mapping[LabelValues, float] = {}
+        """What other processes counted, which everybody who reads it is shown as well."""
 
     def inc(self, *label_values: str, by: float = 1) -> None:
         """Add ``by``. Raises ValueError when the number of label values is wrong."""
@@ -65,26 +72,29 @@ class Counter(_Series):
 
     def value(self, *label_values: str) -> float:
         """What was counted so far under these labels."""
-        return self._values.get(label_values, 0)
+        return self._values.get(label_values, 0) + self.elsewhere.get(label_values, 0)
 
     def items(self) -> Iterable[tuple[LabelValues, float]]:
         """All series, as pairs of label values and number."""
-        return tuple(self._values.items())
+        return tuple(_sums(self._values, self.elsewhere).items())
 
     def family(self) -> Metric:
         """The series as prometheus_client's type."""
         family = CounterMetricFamily(self.name, self.help, labels=self.labels)
-        for label_values, number in self._values.items():
+        for label_values, number in self.items():
             family.add_metric(label_values, number)
         return family
 
 
 class Gauge(_Series):
-    """A number that goes up and down."""
+    """A number that goes up and down. ``summed``: each worker process has its own part of it."""
 
-    def __init__(self, name: str, help: str, labels: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, help: str, labels: Sequence[str] = (), *, summed: bool = False) -> None:
         super().__init__(name, help, labels)
+        self.summed = summed
         self._values: dict[LabelValues, float] = {} if labels else {(): 0}
+        self.elsewhere: Mapping[LabelValues, float] = {}
+        """What other processes have."""
 
     def set(self, value: float, *label_values: str) -> None:
         """Set the series to ``value``."""
@@ -111,12 +121,16 @@ class Gauge(_Series):
 
     def value(self, *label_values: str) -> float:
         """The number of one series, 0 where there is none."""
-        return self._values.get(label_values, 0)
+        return self._values.get(label_values, 0) + self.elsewhere.get(label_values, 0)
+
+    def items(self) -> Iterable[tuple[LabelValues, float]]:
+        """All series, as pairs of label values and number."""
+        return tuple(_sums(self._values, self.elsewhere).items())
 
     def family(self) -> Metric:
         """The series as prometheus_client's type."""
         family = GaugeMetricFamily(self.name, self.help, labels=self.labels)
-        for label_values, number in self._values.items():
+        for label_values, number in self.items():
             family.add_metric(label_values, number)
         return family
 
@@ -131,6 +145,8 @@ class Histogram(_Series):
         self.buckets = tuple(float(bound) for bound in buckets)
         self._counts: dict[LabelValues, list[int]] = {}
         self._sums: dict[LabelValues, float] = {}
+        self.elsewhere: Mapping[LabelValues, Spread] = {}
+        """What other processes observed."""
 
     def observe(self, value: float, *label_values: str) -> None:
         """Count one value."""
@@ -145,15 +161,39 @@ class Histogram(_Series):
 
     def count(self, *label_values: str) -> int:
         """How many values were observed under these labels."""
-        return sum(self._counts.get(label_values, ()))
+        return sum(self._counts.get(label_values, ())) + sum(self.elsewhere.get(label_values, NO_SPREAD)[0])
+
+    def items(self) -> Iterable[tuple[LabelValues, Spread]]:
+        """All series, as pairs of label values and what was observed."""
+        own = {labels: (tuple(counts), self._sums[labels]) for labels, counts in self._counts.items()}
+        return tuple(spreads((own, self.elsewhere)).items())
 
     def family(self) -> Metric:
         """The series as prometheus_client's type."""
         family = HistogramMetricFamily(self.name, self.help, labels=self.labels)
         bounds = [*(str(bound) for bound in self.buckets), "+Inf"]
-        for label_values, counts in self._counts.items():
-            family.add_metric(label_values, list(_cumulated(bounds, counts)), self._sums[label_values])
+        for label_values, (counts, total) in self.items():
+            family.add_metric(label_values, list(_cumulated(bounds, counts)), total)
         return family
+
+
+def spreads(parts: Iterable[Mapping[LabelValues, Spread]]) -> dict[LabelValues, Spread]:
+    """What several processes observed, together."""
+    added: dict[LabelValues, Spread] = {}
+    for part in parts:
+        for label_values, (counts, total) in part.items():
+            if (before := added.get(label_values)) is None:
+                added[label_values] = counts, total
+            else:
+                pairs = zip(before[0], counts, strict=True)
+                added[label_values] = tuple(one + other for one, other in pairs), before[1] + total
+    return added
+
+
+def _sums(own: Mapping[LabelValues, float], elsewhere: Mapping[LabelValues, float]) -> Mapping[LabelValues, float]:
+    if not elsewhere:
+        return own
+    return {labels: own.get(labels, 0) + elsewhere.get(labels, 0) for labels in {**own, **elsewhere}}
 
 
 def _cumulated(bounds: Sequence[str], counts: Sequence[int]) -> Iterator[tuple[str, float]]:
@@ -181,6 +221,12 @@ class Registry(Collector):
         self._instruments[instrument.name] = instrument
         return instrument
 
+    def all(self) -> Iterable[Instrument]:
+        """Every instrument, up to date."""
+        for refresh in self._refreshers:
+            refresh()
+        return tuple(self._instruments.values())
+
     def counter(self, name: str) -> Counter:
         """A registered counter. Raises KeyError where there is none of that name."""
         instrument = self._instruments[name]
@@ -198,6 +244,5 @@ class Registry(Collector):
 
     def render(self) -> bytes:
         """All metrics in Prometheus's text format 0.0.4."""
-        for refresh in self._refreshers:
-            refresh()
+        self.all()
         return generate_latest(self._prometheus)

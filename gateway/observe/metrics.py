@@ -70,7 +70,7 @@ class GatewayMetrics:
                 buckets=_REQUEST_BUCKETS_S,
             )
         )
-        self.in_flight = add(Gauge("failsoft_in_flight", "Requests being answered now."))
+        self.in_flight = add(Gauge("failsoft_in_flight", "Requests being answered now.", summed=True))
         self.streams_broken = add(
             Counter(
                 "failsoft_streams_broken_total", "Streams that broke after content had gone to the client.", ("target",)
@@ -189,7 +189,24 @@ class GatewayMetrics:
             )
         )
         self.pool_connections = add(
-            Gauge("failsoft_pool_connections", "Connections to a target, by state: idle or busy.", ("target", "state"))
+            Gauge(
+                "failsoft_pool_connections",
+                "Connections to a target, by state: idle or busy.",
+                ("target", "state"),
+                summed=True,
+            )
+        )
+
+        # Processes.
+        self.workers = add(Gauge("failsoft_workers", "Worker processes that answer clients."))
+        self.worker_restarts = add(
+            Counter("failsoft_worker_restarts_total", "Worker processes that ended and were started again.")
+        )
+        self.replicas = add(
+            Gauge("failsoft_replicas", "Gateways alive on this gateway's policy store, itself counted.")
+        )
+        self.box_slot_share = add(
+            Gauge("failsoft_box_slot_share", "LoRA slots of the box that this gateway counts on.", ("box",))
         )
 
         # Policies and alarms.

@@ -81,6 +81,8 @@ class PolicyFollower:
         self._turn = asyncio.Lock()
         self._started = False
         self.current: CompiledPolicy | None = None
+        self.version: StoredVersion | None = None
+        """What ``current`` was compiled from."""
         self._truth: Source = "store" if self._embedded is None else "folder"
         self.source: Source = "none"
         """Where the version in force was last confirmed: ``snapshot`` until the store says that it is current."""
@@ -229,7 +231,7 @@ class PolicyFollower:
         await self._remember()
 
     def _put_in_force(self, version: StoredVersion, compiled: CompiledPolicy, source: Source) -> None:
-        self.current, self.source = compiled, source
+        self.current, self.source, self.version = compiled, source, version
         self._in_force = self._alarms.in_force = version.head
         log.info("policies: %s is in force, with %d customers", version.head, len(compiled.customers))
         if self._started:

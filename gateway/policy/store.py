@@ -7,6 +7,9 @@ Keys, all under one hash tag, so that a Redis Cluster keeps them in one slot and
 ``{failsoft}:version:N``
     hash: ``meta`` (JSON: store_id, version, digest, created, note, author), ``document`` (the normalised policies,
     all that gateways read) and ``sources`` (JSON: the YAML files' texts by path, for people)
+``{failsoft}:replicas``
+    sorted set: the gateways that live, each with when it last said so, in milliseconds of the server's clock; the key
+    is gone some seconds after the last of them
 ``{failsoft}:changes``
     channel: the number of each new version
 
@@ -36,6 +39,7 @@ from gateway.policy.versions import Head, StoredVersion
 PREFIX = "{failsoft}:"
 HEAD_KEY = PREFIX + "head"
 CHANGES = PREFIX + "changes"
+REPLICAS_KEY = PREFIX + "replicas"
 
 CONNECT_TIMEOUT_S = 1.0
 ANSWER_TIMEOUT_S = 2.0
@@ -174,6 +178,28 @@ class PolicyStore:
                 yield await self.head()
                 async with self._mapped(poll_s + ANSWER_TIMEOUT_S):
                     await changes.get_message(ignore_subscribe_messages=True, timeout=poll_s)
+
+    async def beat(self, replica: str, ttl_s: float) -> tuple[str, ...]:
+        """Say that gateway ``replica`` lives: it and all others that said so in the last ``ttl_s``, in order.
+
+        Times are those of the server, as no two gateways' clocks agree. Raises StoreUnreachable, StoreCorrupt.
+        """
+        ttl_ms = int(ttl_s * 1000)
+        async with self._mapped():
+            seconds, microseconds = await self._redis.time()
+            now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.zadd(REPLICAS_KEY, {replica: now_ms})
+                pipe.zremrangebyscore(REPLICAS_KEY, "-inf", now_ms - ttl_ms)
+                pipe.pexpire(REPLICAS_KEY, ttl_ms)
+                pipe.zrange(REPLICAS_KEY, 0, -1)
+                *_, alive = await pipe.execute()
+        return tuple(sorted(name.decode() for name in alive))
+
+    async def leave(self, replica: str) -> None:
+        """Gateway ``replica`` ends in order. Raises StoreUnreachable, StoreCorrupt."""
+        async with self._mapped():
+            await self._redis.zrem(REPLICAS_KEY, replica)
 
     @asynccontextmanager
     async def _mapped(self, limit_s: float = ANSWER_TIMEOUT_S) -> AsyncIterator[None]:

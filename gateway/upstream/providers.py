@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from gateway.errors import ConnectError, NotConfigured
 from gateway.observe.alarms import Alarms
@@ -32,22 +34,39 @@ class ProviderCall:
     head: bytes
 
 
+class Litellm(Protocol):
+    """The LiteLLM worker, in a process of its own."""
+
+    alive: bool
+    """Whether a request is worth its wait."""
+    origin: Origin
+
+    def start(self) -> None:
+        """Start it, and keep it alive from now on."""
+
+    async def close(self) -> None:
+        """End it."""
+
+
 class Providers:
     """Knows how to reach every provider. Pools and the LiteLLM worker come and go with the policy.
 
     ``state_dir``: the gateway's private folder; it must exist by the time that a policy needs LiteLLM.
     """
 
-    def __init__(self, *, state_dir: Path, alarms: Alarms) -> None:
+    def __init__(
+        self, *, state_dir: Path, alarms: Alarms, new_litellm: Callable[[Path, Alarms], Litellm] = LitellmProcess
+    ) -> None:
         self._state_dir = state_dir
         self._alarms = alarms
+        self._new_litellm = new_litellm
         self._pools: dict[Origin, Pool] = {}
         self._retired: list[Pool] = []
         self._unavailable: set[str] = set()
-        self._litellm: LitellmProcess | None = None
+        self._litellm: Litellm | None = None
 
     @property
-    def litellm(self) -> LitellmProcess | None:
+    def litellm(self) -> Litellm | None:
         """The LiteLLM worker, once a policy has needed it."""
         return self._litellm
 
@@ -128,10 +147,10 @@ class Providers:
         pool.retire()
         self._retired = [retired for retired in (*self._retired, pool) if retired.open]
 
-    def _started_litellm(self) -> LitellmProcess:
+    def _started_litellm(self) -> Litellm:
         # Kept from then on: a policy that is rolled back and forth must not wait for the import each time.
         if self._litellm is None:
-            self._litellm = LitellmProcess(self._state_dir, self._alarms)
+            self._litellm = self._new_litellm(self._state_dir, self._alarms)
             self._litellm.start()
         return self._litellm
 

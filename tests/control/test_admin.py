@@ -113,7 +113,7 @@ async def test_status_shows_how_busy_a_box_is_and_what_it_said_too_long_ago_not_
         stale = (await client.get("/admin/boxes/a")).json()
     assert (busy["concurrency_limit"], busy["ttft_estimate_s"]) == (256, 0.5)
     assert busy["waiting"] == {"capacity": 0.0, "deferred": 2.0}
-    assert busy["slots"] == {"of": 8, "held": ["acme_v3"]}
+    assert busy["slots"] == {"of": 8, "max_loras": 8, "held": ["acme_v3"]}
     assert (idle["ttft_estimate_s"], idle["waiting"]) == (None, {"capacity": None, "deferred": None})
     assert stale["waiting"] == {"capacity": None, "deferred": None}
     with_slot.released()

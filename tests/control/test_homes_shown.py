@@ -190,7 +190,8 @@ async def test_a_plan_says_that_another_box_has_the_adapter_in_a_slot_and_is_les
     assert [box["is_home"] for box in found["boxes"]] == [False, True]
 
 
-async def test_a_plan_says_that_the_home_has_no_free_slot(house: House) -> None:
+async def test_a_plan_says_that_the_home_has_no_free_slot(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.fleet.estimate.ASSUMED_DURATION_S", 0.1)
     await measure(house, dict.fromkeys(COLD, 100))
     home, other = boxes(house, COLD[0])
     with in_flight(house, home, COLD[1], COLD[2]):

@@ -1,5 +1,6 @@
 """Retries stay within 20 % of requests plus 10 a second."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,3 +50,13 @@ def test_what_is_left_is_what_could_be_taken_now_and_looking_takes_none(history:
             left = budget.left(now)
             assert budget.take(now) == (left > 0)
             assert budget.left(now) == max(0, left - 1)
+
+
+@pytest.mark.parametrize("workers", [2, 4, 20])
+def test_several_processes_together_have_no_more_by_time_than_one(workers: int) -> None:
+    budgets = [RetryBudget(0.0, share=1 / workers) for _ in range(workers)]
+    for budget in budgets:
+        while budget.take(0.0):
+            pass
+    taken = sum(budget.take(tick / 100) for tick in range(1000) for budget in budgets)
+    assert 90 <= taken <= 100

@@ -1,0 +1,346 @@
+"""All workers of one gateway, from their watcher's side: kept alive, told what there is to know, listened to.
+
+The watcher binds the port and never takes a connection from it (see ``port``). It follows the policy, probes the boxes,
+and has the table that counts (see ``table``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
+
+from gateway.fleet.fleet import Fleets
+from gateway.fleet.hosted import Hosted
+from gateway.observe.alarms import Alarms
+from gateway.observe.events import Events
+from gateway.observe.export import Export, show_elsewhere, together
+from gateway.observe.metrics import GatewayMetrics, Registry
+from gateway.policy.versions import StoredVersion
+from gateway.tasks import TaskSet
+from gateway.upstream.providers import Providers
+from gateway.workers.line import framed
+from gateway.workers.member import Member, Terms
+from gateway.workers.messages import AlarmOff, AlarmOn, Happened, InForce, Leaving, Message, Ready, Telemetry
+from gateway.workers.news import AlarmsAre, Ask, Begin, Cover, Drain, EndRequests, LitellmIs, Policy
+from gateway.workers.table import Table
+
+log = logging.getLogger(__name__)
+
+NEWS_S = 0.01
+"""How long news that changes no decision at once may wait to be told with more of it."""
+
+PAUSE = 9.0
+"""Times as long as the last news took to make and to send: with many boxes and workers it comes more seldom, so that a
+tenth of a core is enough for it."""
+
+READY_S = 10.0
+"""For all workers to take connections; after that one is enough to say that the gateway listens."""
+
+ANSWER_S = 0.5
+"""For the workers to say what they have counted, when somebody looks."""
+
+STEADY_S = 10.0
+"""A worker that ended younger than this is started again with back-off, an older one at once."""
+
+LOOK_S = 0.25
+"""How often it is looked whether the LiteLLM worker runs, and who is silent."""
+
+LATE_S = 2.0
+"""How much longer than they were given workers may take to end before they are killed."""
+
+ALARM = "worker_down"
+
+ANSWERED = frozenset({"degraded", "restored", "unavailable"})
+"""Events that tell a change of who answers a customer. Each worker tells its own; the gateway changes once."""
+
+
+class _Ended(Exception):
+    """A worker ended young."""
+
+
+class Crew:
+    """``count`` workers. ``follow`` each policy, ``start``, ``ready``; in the end ``drain`` and ``close``."""
+
+    def __init__(
+        self, count: int, *, registry: Registry, metrics: GatewayMetrics, alarms: Alarms, events: Events
+    ) -> None:
+        self.table = Table(self._wanted)
+        self._registry = registry
+        self._metrics = metrics
+        self._alarms = alarms
+        self._events = events
+        self._members = [Member(number, on_message=self._take, on_start=self._started) for number in range(count)]
+        self._tasks = TaskSet()
+        self._at_once = False
+        self._pause_s = NEWS_S
+        self._later: asyncio.TimerHandle | None = None
+        self._policy: Policy | None = None
+        self._litellm: LitellmIs | None = None
+        self._providers: Providers | None = None
+        self._ended = Export()
+        self._asked = 0
+        self._changed = asyncio.Event()
+        self._ending = False
+        self._away: list[int] = []
+        self._answers: dict[object, tuple[object, ...]] = {}
+        metrics.before_render(lambda: metrics.workers.set(sum(member.ready for member in self._members)))
+
+    def follow(self, version: StoredVersion, fleets: Fleets, hosted: Hosted, providers: Providers) -> None:
+        """This version is in force in the watcher: its boxes and providers are those of the table."""
+        head = version.head
+        self._providers = providers
+        self._policy = Policy(
+            head.store_id,
+            head.version,
+            head.digest,
+            version.created_s,
+            version.note,
+            version.author,
+            version.document,
+        )
+        self._look_at_litellm()
+        self._tell(self._policy)
+        self.table.follow(fleets, hosted)
+
+    def start(self, terms: Terms) -> None:
+        """Start all, and keep them alive from now on."""
+        for member in self._members:
+            self._tasks.spawn(self._keep_alive(member, terms), name=f"worker {member.number}")
+        self._tasks.spawn(self._look_around(), name="what changes without a word")
+
+    async def ready(self) -> None:
+        """Wait until every worker takes connections, or for long enough and until one does."""
+        try:
+            async with asyncio.timeout(READY_S):
+                await self._until(lambda: all(member.ready for member in self._members))
+        except TimeoutError:
+            await self._until(lambda: any(member.ready for member in self._members))
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are being answered, as far as the watcher has heard."""
+        return sum(member.in_flight for member in self._members)
+
+    def members(self) -> list[dict[str, Any]]:
+        """For people: each worker."""
+        return [
+            {
+                "worker": member.number,
+                "pid": member.pid,
+                "alive": member.pid is not None,
+                "ready": member.ready,
+                "in_flight": member.in_flight,
+            }
+            for member in self._members
+        ]
+
+    def asking(self, app: Any) -> Callable[[dict[str, Any], Any, Any], Awaitable[None]]:
+        """``app``, which may show what all workers have counted: they are asked first. And what it changes holds in
+        all of them before it is answered that it does."""
+
+        async def asking(scope: dict[str, Any], receive: Any, send: Any) -> None:
+            async def send_once_it_holds(event: dict[str, Any]) -> None:
+                if event["type"] == "http.response.start":
+                    self._flush()
+                    await self._ask()
+                await send(event)
+
+            is_http = scope["type"] == "http"
+            if is_http and scope["path"] in ("/metrics", "/admin/status"):
+                await self._ask()
+            await app(scope, receive, send_once_it_holds if is_http and scope["method"] == "POST" else send)
+
+        return asking
+
+    async def drain(self, drain_s: float) -> None:
+        """Have all workers end once what runs there has ended, and wait for it."""
+        self._ending = True
+        self._tell(Drain())
+        try:
+            async with asyncio.timeout(drain_s + LATE_S):
+                await self._until(lambda: all(member.pid is None for member in self._members))
+        except TimeoutError:
+            log.warning("workers that have not ended in time are killed")
+
+    def end_requests(self) -> None:
+        """End what still runs there."""
+        self._tell(EndRequests())
+
+    async def close(self) -> None:
+        """End all that is left."""
+        self._ending = True
+        await self._tasks.close()
+        if self._later is not None:
+            self._later.cancel()
+        for member in self._members:
+            self._alarms.off(ALARM, str(member.number))
+
+    # Processes.
+
+    async def _keep_alive(self, member: Member, terms: Terms) -> None:
+        while not self._ending:
+            patient = AsyncRetrying(
+                retry=retry_if_exception_type(_Ended), wait=wait_exponential_jitter(multiplier=0.1, max=5, jitter=0.1)
+            )
+            await patient(self._live_once, member, terms)
+
+    async def _live_once(self, member: Member, terms: Terms) -> None:
+        if self._ending:
+            return
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            why = await member.live(terms)
+        except OSError as error:
+            why = f"could not be started: {error}"
+        finally:
+            self._ended = together((self._ended, member.export.lasting()))
+            member.export = Export()
+            self.table.ended(member.number)
+            self._ready_or_not()
+        self._lost(member, why)
+        if loop.time() - started < STEADY_S:
+            raise _Ended
+
+    def _lost(self, member: Member, why: str) -> None:
+        if self._ending:
+            return
+        self._metrics.worker_restarts.inc()
+        self._events.add("worker_ended", worker=member.number, why=why)
+        self._alarms.on(ALARM, str(member.number), f"worker {member.number} {why}; it is started again")
+
+    def _started(self, member: Member) -> None:
+        self.table.joined(member.number)
+        member.send(self._alarms_now())
+        if self._litellm is not None:
+            member.send(self._litellm)
+        if self._policy is not None:
+            member.send(self._policy)
+        else:
+            self._begin(member)
+        if self._ending:
+            member.send(Drain())
+
+    def _begin(self, member: Member) -> None:
+        if not member.begun:
+            member.begun = True
+            member.send(Begin())
+
+    def _ready_or_not(self, *, again: bool = True) -> None:
+        self._changed.set()
+        away = [member.number for member in self._members if not member.takes_connections]
+        # Somebody who has just come has not heard of it.
+        if not self._ending and (again or away != self._away):
+            self._away = away
+            self._tell(Cover(away))
+
+    # What workers say.
+
+    def _take(self, member: Member, told: Any) -> None:
+        match told:
+            case InForce():
+                self.table.tell_all()
+                # Before its first connection it knows what all others know.
+                self._flush()
+                self._begin(member)
+            case Ready():
+                member.ready = True
+                self._alarms.off(ALARM, str(member.number))
+                self._events.add("worker_ready", worker=member.number, pid=member.pid or 0)
+                self._ready_or_not()
+            case Leaving():
+                member.ready = False
+                self._ready_or_not()
+            case AlarmOn():
+                self._alarms.on(told.kind, told.subject, told.text)
+                self._tell(self._alarms_now())
+            case AlarmOff():
+                self._alarms.off(told.kind, told.subject)
+                self._tell(self._alarms_now())
+            case Happened():
+                self._happened(told)
+            case Telemetry():
+                self._changed.set()
+            case _:
+                self.table.take(member.number, told, asyncio.get_running_loop().time())
+
+    def _happened(self, told: Happened) -> None:
+        if told.kind in ANSWERED:
+            customer = told.fields.get("customer")
+            now: tuple[object, ...] = (told.kind,)
+            if told.kind == "degraded":
+                now = told.kind, told.fields.get("served_by"), told.fields.get("reason")
+            if self._answers.get(customer, ("restored",)) == now:
+                return
+            self._answers[customer] = now
+        self._events.add(told.kind, **told.fields)
+
+    async def _ask(self) -> None:
+        """Have what the workers have counted until now."""
+        self._asked = number = self._asked + 1
+        asked = [member for member in self._members if member.ready]
+        for member in asked:
+            member.send(Ask(number))
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self._until(lambda: all(member.answered >= number or not member.ready for member in asked))
+        except TimeoutError:
+            log.warning("not all workers have said in time what they have counted; the last that they said is shown")
+        show_elsewhere(self._registry, together([self._ended, *(member.export for member in self._members)]))
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
+
+    # What workers are told.
+
+    def _wanted(self, at_once: bool) -> None:
+        loop = asyncio.get_running_loop()
+        if at_once:
+            if not self._at_once:
+                self._at_once = True
+                loop.call_soon(self._flush)
+        elif self._later is None:
+            self._later = loop.call_later(self._pause_s, self._flush)
+
+    def _flush(self) -> None:
+        self._at_once = False
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        counts, common = self.table.news()
+        frames = b"".join(framed(message) for message in common)
+        for member in self._members:
+            if (others := counts.get(member.number)) is not None:
+                member.send_framed(framed(others) + frames)
+        self._pause_s = max(NEWS_S, PAUSE * (loop.time() - began))
+
+    def _tell(self, message: Message) -> None:
+        frame = framed(message)
+        for member in self._members:
+            member.send_framed(frame)
+
+    def _alarms_now(self) -> AlarmsAre:
+        return AlarmsAre([(alarm.kind, alarm.subject) for alarm in self._alarms.current()])
+
+    async def _look_around(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self._look_at_litellm()
+            self._ready_or_not(again=False)
+
+    def _look_at_litellm(self) -> None:
+        litellm = None if self._providers is None else self._providers.litellm
+        if litellm is None or litellm.origin.uds is None:
+            return
+        found = LitellmIs(litellm.origin.uds, litellm.alive)
+        if found != self._litellm:
+            self._litellm = found
+            self._tell(found)

@@ -1,0 +1,92 @@
+"""Gateways on one store know how many they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.policy import replicas
+from gateway.policy.embedded import EmbeddedValkey
+from gateway.policy.replicas import Heartbeat
+from gateway.policy.store import PolicyStore
+from tests.support.eventually import eventually
+
+Seen = list[tuple[int, int]]
+
+
+class Gateways:
+    """Heartbeats on one store; what each was told."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.beating: list[Heartbeat] = []
+
+    def start(self) -> tuple[Heartbeat, Seen]:
+        seen: Seen = []
+        heartbeat = Heartbeat(
+            PolicyStore(self._url), on_change=lambda alive, rank: seen.append((alive, rank)), uniform=lambda: 0.5
+        )
+        heartbeat.start()
+        self.beating.append(heartbeat)
+        return heartbeat, seen
+
+
+@pytest.fixture
+async def gateways(valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateways]:
+    monkeypatch.setattr(replicas, "BEAT_S", 0.05)
+    monkeypatch.setattr(replicas, "TTL_S", 0.5)
+    started = Gateways(valkey.url)
+    yield started
+    for heartbeat in started.beating:
+        await heartbeat.close()
+
+
+async def test_each_hears_how_many_live_and_ranks_are_those_of_the_ids(gateways: Gateways) -> None:
+    first, first_seen = gateways.start()
+    await eventually(lambda: first_seen == [(1, 0)])
+    second, second_seen = gateways.start()
+    await eventually(lambda: second_seen and first_seen[-1][0] == second_seen[-1][0] == 2)
+    by_id = sorted([(first.id, first_seen), (second.id, second_seen)])
+    assert [seen[-1] for _, seen in by_id] == [(2, 0), (2, 1)]
+
+
+async def test_one_that_ends_in_order_is_missed_at_once(gateways: Gateways) -> None:
+    _, seen = gateways.start()
+    second, _ = gateways.start()
+    await eventually(lambda: seen and seen[-1][0] == 2)
+    gateways.beating.remove(second)
+    await second.close()
+    await eventually(lambda: seen[-1] == (1, 0))
+
+
+async def test_one_that_is_silent_is_missed_after_a_while(gateways: Gateways) -> None:
+    _, seen = gateways.start()
+    second, _ = gateways.start()
+    await eventually(lambda: seen and seen[-1][0] == 2)
+    await second._tasks.close()
+    await eventually(lambda: seen[-1] == (1, 0))
+
+
+async def test_while_the_store_is_away_the_last_number_stays(gateways: Gateways, valkey: EmbeddedValkey) -> None:
+    _, seen = gateways.start()
+    _, other = gateways.start()
+    await eventually(lambda: seen and other and seen[-1][0] == other[-1][0] == 2)
+    changes = len(seen), len(other)
+    await valkey.stop()
+    await asyncio.sleep(replicas.TTL_S * 2)  # the time itself is what is tested
+    assert (len(seen), len(other)) == changes
+    await valkey.start()
+    _, third = gateways.start()
+    await eventually(lambda: third and third[-1][0] == 3)
+
+
+async def test_nothing_is_left_in_the_store_when_all_have_ended(
+    gateways: Gateways, valkey: EmbeddedValkey, store: PolicyStore
+) -> None:
+    first, seen = gateways.start()
+    await eventually(lambda: bool(seen))
+    gateways.beating.remove(first)
+    await first.close()
+    assert await store._redis.exists("{failsoft}:replicas") == 0
