@@ -91,9 +91,6 @@ class BoxLoad:
         """The box's metrics were read."""
         self.history.add(reading)
         self._silent_since_reading = 0
-        per_silent_s = self.ttfts.view(reading.at_s).per_silent_s
-        if per_silent_s is not None:
-            self.silent_limit = max(LEAST_SILENT, int(QUEUE_S / max(per_silent_s, 1e-3)))
         self._look_again(reading.at_s)
 
     def restarted(self) -> None:
@@ -193,6 +190,9 @@ class BoxLoad:
 
     def _look_again(self, now: float) -> None:
         self._calm.clear()
+        per_silent_s = self.ttfts.view(now).per_silent_s
+        if per_silent_s is not None:
+            self.silent_limit = max(LEAST_SILENT, int(QUEUE_S / max(per_silent_s, 1e-3)))
         # Who is turned away asks no more, so that without this nobody would see that it is over.
         for (adapter, budget_s), state in tuple(self._saturations.items()):
             self._become(adapter, budget_s, self._after(state, adapter, budget_s, now), now)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.fleet.box_load import BoxLoad
+from gateway.fleet.box_load import SILENT_AT_FIRST, BoxLoad
 from gateway.fleet.engine_metrics import EngineReading
+from gateway.fleet.engine_pace import EnginePace
 from gateway.fleet.saturation import DWELL_S
 from gateway.fleet.slot_model import SlotModel
 
@@ -115,3 +116,14 @@ def test_the_slots_hold_the_adapters_that_were_used_last(slots: int, uses: list[
         assert list(reversed(model.held)) == list(latest)[:slots]
     if len(set(uses)) <= slots:
         assert model.swaps == len(set(uses)), "each was brought in once"
+
+
+def test_how_many_may_be_silent_follows_a_reading_whichever_process_made_it() -> None:
+    here, elsewhere = BoxLoad(8), BoxLoad(8)
+    reading = EngineReading(at_s=100.0)
+    for load in (here, elsewhere):
+        for number in range(200):
+            load.ttfts.observe(0.1 + 0.05 * (number % 5), silent=number % 5, now=99.0)
+    here.read(reading)
+    elsewhere.follow_reading(reading, EnginePace())
+    assert here.silent_limit == elsewhere.silent_limit != SILENT_AT_FIRST
