@@ -18,7 +18,7 @@ from gateway.control.app import ControlSources, create_control_app
 from gateway.dataplane.attempt import Asker
 from gateway.dataplane.collector import collect_rarely
 from gateway.dataplane.endpoint import DataPlane
-from gateway.dataplane.listener import QuietServer, uvicorn_config
+from gateway.dataplane.listener import NOTICE_S, QuietServer, quiet_server
 from gateway.dataplane.record import Record
 from gateway.errors import FailsoftError
 from gateway.fleet.box import Box
@@ -43,9 +43,6 @@ from gateway.workers.watcher_box import WatcherBox
 log = logging.getLogger("failsoft")
 
 ASGIApp = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
-
-NOTICE_S = 2.0
-"""After the drain time: how long streams have to send their error frames, before connections are cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +183,7 @@ class Gateway:
     ) -> list[tuple[QuietServer, socket.socket]]:
         """Who listens where in this process. Of several, the workers have the public sockets."""
         settings, crew = self._settings, self._crew
-        grace = settings.drain_s + NOTICE_S
+        server = partial(quiet_server, drain_s=settings.drain_s)
         sources = ControlSources(
             policies=self._follower,
             fleets=self._fleets,
@@ -204,9 +201,9 @@ class Gateway:
         if crew is not None:
             apps = [crew.asking(app) for app in apps]
             crew.start(Terms(settings.workers, settings.drain_s, settings.log_format, settings.env, public, apps[0]))
-            return [(_server(app, grace), sock) for app, sock in zip(apps[1:], admin, strict=True)]
+            return [(server(app), sock) for app, sock in zip(apps[1:], admin, strict=True)]
         apps[0] = _dispatch(self._dataplane, apps[0])
-        return [(_server(app, grace), sock) for app, sock in zip(apps, (*public, *admin), strict=True)]
+        return [(server(app), sock) for app, sock in zip(apps, (*public, *admin), strict=True)]
 
     def _workers(self) -> list[dict[str, Any]]:
         if self._crew is not None:
@@ -266,10 +263,6 @@ def _dispatch(dataplane: DataPlane, control: Any) -> ASGIApp:
         return control(scope, receive, send)  # type: ignore[no-any-return]
 
     return app
-
-
-def _server(app: Any, grace_s: float) -> QuietServer:
-    return QuietServer(uvicorn_config(app, host="", shutdown_grace_s=grace_s))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -286,6 +286,10 @@ def uvicorn_config(
     )
 
 
+NOTICE_S = 2.0
+"""After the drain time: how long streams have to send their error frames, before connections are cut."""
+
+
 class QuietServer(uvicorn.Server):
     """A uvicorn server that leaves signals to its owner, so that several run in one loop.
 
@@ -338,3 +342,9 @@ class QuietServer(uvicorn.Server):
                 if listening.family in (socket.AF_INET, socket.AF_INET6):
                     return int(listening.getsockname()[1])
         raise LookupError("this server does not listen on TCP")
+
+
+def quiet_server(app: _Application, *, drain_s: float) -> QuietServer:
+    """A server for sockets that listen already, whose running answers may go on for ``drain_s`` and have their end
+    told."""
+    return QuietServer(uvicorn_config(app, host="", shutdown_grace_s=drain_s + NOTICE_S))

@@ -24,7 +24,7 @@ millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
-class Turns:
+class TrialTurns:
     """Which worker may begin a trial when: by the clock, which all processes of a machine share, so that nobody has to
     ask, and the turns of a worker that died simply pass."""
 

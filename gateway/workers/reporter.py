@@ -8,7 +8,7 @@ from typing import Protocol
 
 from gateway.fleet.blame import Failure
 from gateway.fleet.provider_health import ProviderFailure
-from gateway.fleet.shared_breaker import Turns
+from gateway.fleet.shared_breaker import TrialTurns
 from gateway.workers.messages import (
     BoxReport,
     Message,
@@ -38,7 +38,7 @@ class Reporter:
     """``send`` says it; ``later`` calls something once, ``REPORT_S`` from now; ``turns``: whose turn a trial is."""
 
     def __init__(
-        self, send: Callable[[Message], None], later: Callable[[Callable[[], None]], None], turns: Turns
+        self, send: Callable[[Message], None], later: Callable[[Callable[[], None]], None], turns: TrialTurns
     ) -> None:
         self._send = send
         self._later = later

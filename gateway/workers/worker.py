@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 from gateway.dataplane.attempt import Asker
 from gateway.dataplane.collector import collect_rarely
 from gateway.dataplane.endpoint import DataPlane
-from gateway.dataplane.listener import QuietServer, uvicorn_config
+from gateway.dataplane.listener import QuietServer, quiet_server
 from gateway.dataplane.record import Record
 from gateway.fleet.fleet import Fleets
 from gateway.fleet.hosted import Hosted
-from gateway.fleet.shared_breaker import Turns
+from gateway.fleet.shared_breaker import TrialTurns
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.export import export
@@ -62,9 +62,6 @@ from gateway.workers.worker_health import WorkerHealth
 
 log = logging.getLogger(__name__)
 
-NOTICE_S = 2.0
-"""After the drain time: how long streams have to send their error frames, before connections are cut."""
-
 TELEMETRY_S = 1.0
 """How often a worker says what it has counted, and that it lives."""
 
@@ -84,6 +81,22 @@ class Place:
     drain_s: float
 
 
+def boxes_and_providers(reporter: Reporter) -> tuple[Fleets, Hosted]:
+    """As a worker has them. It is the watcher that counts and tells of them, for all workers."""
+    nobodys = GatewayMetrics(Registry())
+    unheard = Events(capacity=1)
+    unseen = Alarms(nobodys, unheard)
+    fleets = Fleets(
+        metrics=nobodys,
+        alarms=unseen,
+        events=unheard,
+        probing=False,
+        new_box=partial(WorkerBox, reporter=reporter),
+    )
+    hosted = Hosted(metrics=nobodys, alarms=unseen, events=unheard, new_health=partial(WorkerHealth, reporter=reporter))
+    return fleets, hosted
+
+
 class Worker:
     """``run`` serves until the watcher says so or is gone. ``current`` is the policy in force."""
 
@@ -99,28 +112,12 @@ class Worker:
         self._reporter = Reporter(
             self._line.send,
             _later,
-            Turns(place.worker, place.workers),
+            TrialTurns(place.worker, place.workers),
         )
         self._registry = Registry()
         self._metrics = GatewayMetrics(self._registry)
         self._alarms = ToldAlarms(self._line.send)
-        # Of boxes and providers the watcher counts and tells, for all workers.
-        nobodys = GatewayMetrics(Registry())
-        unheard = Events(capacity=1)
-        unseen = Alarms(nobodys, unheard)
-        self._fleets = Fleets(
-            metrics=nobodys,
-            alarms=unseen,
-            events=unheard,
-            probing=False,
-            new_box=partial(WorkerBox, reporter=self._reporter),
-        )
-        self._hosted = Hosted(
-            metrics=nobodys,
-            alarms=unseen,
-            events=unheard,
-            new_health=partial(WorkerHealth, reporter=self._reporter),
-        )
+        self._fleets, self._hosted = boxes_and_providers(self._reporter)
         self._litellm = RemoteLitellm()
         self._providers = Providers(
             state_dir=Path(), alarms=self._alarms, new_litellm=lambda state_dir, alarms: self._litellm
@@ -174,8 +171,7 @@ class Worker:
 
     async def _serve(self, listeners: Sequence[socket.socket], stopping: asyncio.Task[Any]) -> None:
         collect_rarely()
-        grace_s = self._place.drain_s + NOTICE_S
-        server = QuietServer(uvicorn_config(self._app, host="", shutdown_grace_s=grace_s))
+        server = quiet_server(self._app, drain_s=self._place.drain_s)
         own = listeners[self._place.worker % len(listeners)]
         serving = self._tasks.spawn(server.serve(sockets=[own]), name="listener")
         listening = self._tasks.spawn(server.started_event.wait(), name="until it listens")

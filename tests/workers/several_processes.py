@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.fleet.fleet import Fleets
 from gateway.fleet.hosted import Hosted
-from gateway.fleet.shared_breaker import Turns
+from gateway.fleet.shared_breaker import TrialTurns
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics, Registry
@@ -21,6 +21,7 @@ from gateway.workers.news import Counts, Eject, FromWatcher, ProvidersAre, State
 from gateway.workers.reporter import Reporter
 from gateway.workers.table import Table
 from gateway.workers.watcher_box import WatcherBox
+from gateway.workers.worker import boxes_and_providers
 from gateway.workers.worker_box import WorkerBox
 from gateway.workers.worker_health import WorkerHealth
 from tests.fleet.policies import compiled
@@ -40,23 +41,9 @@ class OneWorker:
         self.up: deque[bytes] = deque()
         self.down: deque[bytes] = deque()
         self.later: list[Callable[[], None]] = []
-        self.reporter = Reporter(self._say, self.later.append, Turns(number, count))
-        metrics, events = GatewayMetrics(Registry()), Events(capacity=1)
-        alarms = Alarms(metrics, events)
-        self.fleets = Fleets(
-            metrics=metrics,
-            alarms=alarms,
-            events=events,
-            probing=False,
-            new_box=partial(WorkerBox, reporter=self.reporter),
-        )
+        self.reporter = Reporter(self._say, self.later.append, TrialTurns(number, count))
+        self.fleets, self.hosted = boxes_and_providers(self.reporter)
         self.fleets.follow(policy)
-        self.hosted = Hosted(
-            metrics=metrics,
-            alarms=alarms,
-            events=events,
-            new_health=partial(WorkerHealth, reporter=self.reporter),
-        )
         self.hosted.follow(policy)
         self._heard = 0
 

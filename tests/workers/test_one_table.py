@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import ConnectError, ErrorFrame, UpstreamError, UpstreamStatus, UpstreamTimeout
 from gateway.fleet.permit import Permit
-from gateway.fleet.shared_breaker import GUARD_S, TURN_S, Turns
+from gateway.fleet.shared_breaker import GUARD_S, TURN_S, TrialTurns
 from gateway.workers.messages import Held
 from gateway.workers.tally import Tally
 from tests.workers.several_processes import Several
@@ -177,7 +177,7 @@ def test_a_tally_is_the_sum_of_the_last_reports_of_those_that_live(reports: list
 
 @given(st.integers(1, 16), st.floats(0, 1e6))
 def test_at_no_time_may_two_workers_begin_a_trial_and_each_has_its_turns(workers: int, now: float) -> None:
-    turns = [Turns(worker, workers) for worker in range(workers)]
+    turns = [TrialTurns(worker, workers) for worker in range(workers)]
     assert sum(turn.may_begin(now) for turn in turns) <= 1
     # And none just after another's turn has begun, who may not have heard of it yet.
     assert not any(
@@ -254,7 +254,7 @@ def test_one_trial_of_a_half_open_breaker_runs_in_all_workers_together_and_comes
         return admitted
 
     # Worker 0 has its turn, then worker 1.
-    now = next(now for step in range(100) if Turns(0, 2).may_begin(now := 10.0 + step / 20))
+    now = next(now for step in range(100) if TrialTurns(0, 2).may_begin(now := 10.0 + step / 20))
     assert list(trials(now)) == [0]
     assert trials(now + TURN_S) == {}
     several.kill(0)
