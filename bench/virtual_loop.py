@@ -41,7 +41,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     async def create_server(self, factory: Factory, *args: Any, sock: Any = None, ssl: Any = None, **_: Any) -> Any:
         """Only on a socket that listens, and without TLS."""
         if any(args) or sock is None or ssl is not None:
-            raise NotImplementedError("a server in memory takes a socket, and no TLS")
+            raise ValueError("a server in memory takes a socket, and no TLS")
         port = sock.getsockname()[1]
         self._servers[port] = server = Listening(factory, sock, lambda: self._servers.pop(port, None))
         return server

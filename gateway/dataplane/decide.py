@@ -106,9 +106,13 @@ class Plan:
             if self._suits(box, now):
                 self.own.append(box)
                 return True
-            if len(self._full) + len(self._astray) >= LOOKED_AT and not self._has_waited and not self.own:
+            if self._may_wait and len(self._full) + len(self._astray) >= LOOKED_AT:
                 break  # of fifty boxes, no more are looked at before one of these was waited for
-        return self._last_ones(now)
+        return self._last_ones()
+
+    @property
+    def _may_wait(self) -> bool:
+        return not self.own and not self._has_waited
 
     @property
     def is_worth_waiting(self) -> bool:
@@ -156,13 +160,11 @@ class Plan:
             self.last_resort += (box,)
         return False
 
-    def _last_ones(self, now: float) -> bool:
-        """All were looked at: what is asked behind those that simply suit."""
-        if (self._full or self._busy) and not self.own and not self._has_waited:
+    def _last_ones(self) -> bool:
+        """What is asked behind those that simply suit, where it is not time to wait first."""
+        if self._may_wait and (self._full or self._busy):
             self.waits = True
             return False
-        if self._looked_at < len(self.boxes):
-            return self.look_on(now)
         self._looked_at += 1
         before = len(self.own)
         self.own += self._astray + self._in_ramp

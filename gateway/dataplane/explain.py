@@ -16,7 +16,7 @@ from gateway.errors import Reason, UpstreamError, UpstreamStatus, UpstreamTimeou
 from gateway.fleet.box import Box
 from gateway.fleet.box_load import BoxLoad
 from gateway.fleet.obstacle import in_words
-from gateway.fleet.routing import Detour, Route
+from gateway.fleet.routing import Route
 from gateway.policy.compiled import BaseStep, CustomerPolicy, ProviderStep, StaticStep
 from gateway.upstream.provider_request import unsuited
 
@@ -45,7 +45,7 @@ class FrozenBox:
 
     def saturated(self, adapter: str | None, budget_s: float, now: float) -> bool:
         """Whether a first token would come too late."""
-        return self.box.load.would_be_saturated(adapter, budget_s, now)
+        return self.box.load.saturation(adapter, budget_s, now).saturated
 
     @property
     def load(self) -> BoxLoad:
@@ -182,9 +182,7 @@ def _why_first(first: str, route: Route[Box], plan: Plan, budget_s: float, now: 
     if by_rights.name != first:
         why_not = _why_not(by_rights, plan.adapter, budget_s, now) or "in its ramp, it has its share for now"
         return f"{by_rights.name} comes before it, but: {why_not}"
-    if route.detour is Detour.RESIDENT:
-        return f"{first} holds the adapter in a slot and is less busy than {home.name}, which does not hold it"
-    return None
+    return f"{first} holds the adapter in a slot and is less busy than {home.name}, which does not hold it"
 
 
 def _box(view: FrozenBox, route: Route[Box], plan: Plan, budget_s: float, now: float) -> Document:

@@ -129,7 +129,7 @@ class BoxLoad:
         """Whether a request for ``adapter`` would wait for nobody: fewer are in flight than the limit, few are silent,
         and there is a LoRA slot for it beside those of all adapters in flight."""
         attempts = self.attempts
-        if attempts.total >= self.limit.limit or attempts.silent >= self.silent_limit:
+        if not self.limit.admits(attempts.total) or attempts.silent >= self.silent_limit:
             return False
         return self.has_slot(adapter)
 
@@ -170,12 +170,8 @@ class BoxLoad:
         """Whether the box is too slow for ``budget_s``, without remembering that it was asked."""
         return self._after(self._saturations.get((adapter, budget_s), _NEVER), adapter, budget_s, now)
 
-    def would_be_saturated(self, adapter: str | None, budget_s: float, now: float) -> bool:
-        """What :meth:`saturated` would say, for somebody who only looks."""
-        return self.saturation(adapter, budget_s, now).saturated
-
     def saturated(self, adapter: str | None, budget_s: float, now: float) -> bool:
-        """The same, for a request that is to be decided."""
+        """The same, for a request that is to be decided: it is remembered."""
         key = (adapter, budget_s)
         attempts = self.attempts
         calm = self._calm.get(key)

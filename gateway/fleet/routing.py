@@ -44,13 +44,6 @@ def fit(box: Loaded, adapter: str, *, home_is_full: bool) -> Fit:
     return Fit.ASTRAY if load.has_room(adapter) else Fit.FULL
 
 
-class Detour(Enum):
-    """Why a box that is no home of the adapter's goes first."""
-
-    RESIDENT = auto()
-    """It has the adapter in a slot, which the home has not, and is less busy."""
-
-
 @dataclass(frozen=True, slots=True)
 class Route(Generic[B]):
     """What :func:`route` says, for people. ``boxes``: in the order in which to ask them; ``homes``: those of the
@@ -59,18 +52,14 @@ class Route(Generic[B]):
     boxes: Sequence[B]
     homes: Sequence[B]
     measured: bool
-    detour: Detour | None = None
 
 
 def explained(boxes: Sequence[B], homes: int, adapter: str) -> Route[B]:
-    """The same as :func:`route`, with why. ``homes`` may be 0 here: the adapter was not placed."""
+    """The same as :func:`route`, with the homes. ``homes`` may be 0 here: the adapter was not placed."""
     if not homes:
         return Route(boxes, boxes[:1], measured=False)
     ordered = _least_busy_first(boxes, homes)
-    found = _detour(ordered, homes, adapter)
-    if found is None:
-        return Route(ordered, ordered[:homes], measured=True)
-    return Route(_first(found[0], ordered), ordered[:homes], measured=True, detour=found[1])
+    return Route(_resident_first(ordered, homes, adapter), ordered[:homes], measured=True)
 
 
 def route(boxes: Sequence[B], homes: int, adapter: str) -> Sequence[B]:
@@ -80,11 +69,7 @@ def route(boxes: Sequence[B], homes: int, adapter: str) -> Sequence[B]:
     which the home has not, and is less busy: so nothing is swapped.
     """
     ordered = boxes if homes == 1 else _least_busy_first(boxes, homes)
-    home = ordered[0].load
-    if adapter in home.slots:
-        return ordered
-    found = _detour(ordered, homes, adapter)
-    return ordered if found is None else _first(found[0], ordered)
+    return _resident_first(ordered, homes, adapter)
 
 
 def _least_busy_first(boxes: Sequence[B], homes: int) -> Sequence[B]:
@@ -93,22 +78,16 @@ def _least_busy_first(boxes: Sequence[B], homes: int) -> Sequence[B]:
     return [*sorted(boxes[:homes], key=_busy), *boxes[homes:]] if homes > 2 else boxes
 
 
-def _detour(ordered: Sequence[B], homes: int, adapter: str) -> tuple[B, Detour] | None:
-    """The box that goes before the first of the homes, and why; None where that one has the adapter and room for it."""
+def _resident_first(ordered: Sequence[B], homes: int, adapter: str) -> Sequence[B]:
     home = ordered[0]
-    others = ordered[homes : homes + OTHERS]
     if adapter not in home.load.slots:
-        for box in others:
+        for box in ordered[homes : homes + OTHERS]:
             if adapter in box.load.slots and box.load.has_room(adapter) and _busy(box) < _busy(home):
-                return box, Detour.RESIDENT
-    return None
+                return [box, *(other for other in ordered if other is not box)]
+    return ordered
 
 
 def _busy(box: Loaded) -> tuple[int, int]:
     # Who is silent is being read or waits, and that is what the next one waits for; who speaks costs it little.
     attempts = box.load.attempts
     return attempts.silent, attempts.total
-
-
-def _first(first: B, boxes: Sequence[B]) -> list[B]:
-    return [first, *(box for box in boxes if box is not first)]
