@@ -103,6 +103,8 @@ class Plan:
         while self._looked_at < len(boxes):
             box = boxes[self._looked_at]
             self._looked_at += 1
+            if box in self.own:
+                continue  # it was waited for
             if self._suits(box, now):
                 self.own.append(box)
                 return True
@@ -129,10 +131,11 @@ class Plan:
         """The wait for room is over: ``box`` has it, or none has."""
         self.waits = False
         self._has_waited = True
+        # What was found before is old by now: boxes may have died meanwhile, or have come free.
+        self._looked_at = 0
+        self.withheld = None
+        self.last_resort = self._astray = self._full = self._in_ramp = self._busy = ()
         if box is not None:
-            self._astray = tuple(other for other in self._astray if other is not box)
-            self._full = tuple(other for other in self._full if other is not box)
-            self._in_ramp = tuple(other for other in self._in_ramp if other is not box)
             self.own.append(box)
 
     def _suits(self, box: BoxView, now: float) -> bool:

@@ -66,7 +66,7 @@ class Waiter(Generic[B]):
 
 class WaitingLine(Generic[B]):
     """``take`` is told who gets room where, has to make it count as in flight there before it returns, and says whether
-    the box let it in. ``push_out`` is told who has to leave, and has left, as the line is too long."""
+    the box let it in. ``push_out`` is told who has left because the line is too long, or no box is left to wait for."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class WaitingLine(Generic[B]):
                 del self._queues[key]
 
     def serve(self, now: float) -> None:
-        """Give whatever room there is."""
+        """Give whatever room there is, and send on who waits for nothing."""
         turned_away: set[tuple[int, str]] = set()
         while self._serve_one(turned_away, now):
             pass  # who is next depends on who has just got in
@@ -124,6 +124,10 @@ class WaitingLine(Generic[B]):
     def _serve_one(self, turned_away: set[tuple[int, str]], now: float) -> bool:
         for key in sorted(self._queues.keys() - turned_away, key=self._turn):
             waiter = self._queues[key][0]
+            if all(box.condition(waiter.adapter, now) is not None for box in waiter.boxes):
+                self.leave(waiter)
+                self._push_out(waiter)
+                return True
             box = self._room_for(waiter, now)
             # Taken before it leaves: where the box turns it away after all, it has kept its place.
             if box is not None and self._take(waiter, box, now):

@@ -496,3 +496,24 @@ def test_a_home_that_is_away_is_not_waited_for() -> None:
     attempt = journey(customer(HOSTED), FakeBox("a", down=Reason.CIRCUIT_OPEN), FakeBox("b")).next(0.0)
     assert isinstance(attempt, Attempt)
     assert attempt.served_by == "box:b"
+
+
+def test_what_a_wait_came_to_is_told_by_how_boxes_are_when_it_is_over() -> None:
+    box = full_box("a")
+    way = journey(customer(HOSTED), box)
+    assert isinstance(way.next(0.0), Wait)
+    box.down = Reason.CIRCUIT_OPEN
+    way.waited(None)
+    attempt = way.next(0.5)
+    assert isinstance(attempt, Attempt)
+    assert (attempt.served_by, attempt.reason) == ("provider:hosted", Reason.CIRCUIT_OPEN)
+
+
+def test_behind_the_box_that_had_room_the_others_are_asked_as_they_are_then() -> None:
+    home, other = full_box("a"), full_box("b")
+    way = journey(customer(HOSTED), home, other)
+    assert isinstance(way.next(0.0), Wait)
+    way.waited(other)
+    other.load.began("acme_v3", streamed=False)
+    home.load.attempts.ended("other_v1", silent=False)
+    assert served_by(walk(way, ConnectError("refused"))) == ["box:b", "box:a", "provider:hosted"]

@@ -219,6 +219,21 @@ async def test_a_client_that_leaves_while_it_waits_leaves_nothing_behind(serve: 
     assert served_by(await ask(plane, "globex")) == OWN
 
 
+async def test_who_waits_for_a_box_that_dies_is_answered_by_the_next_step_at_once(
+    serve: ServePlane, box: Simulator
+) -> None:
+    plane = await serve(policy=policy([box], "acme", "globex", globex={"ttft_budget_s": 20.0}))
+    first = await hold_the_slot(plane, box, "acme", None)
+    waiting = ask(plane, "globex")
+    await until_waiting(plane, globex=1)
+    a = plane.fleets.find("a")
+    assert a is not None
+    a.eject(asyncio.get_running_loop().time(), "it is gone")
+    answer = await asyncio.wait_for(waiting, 10)
+    assert served_by(answer) == ("static", "circuit_open")
+    assert not check_stream(await first).whole
+
+
 async def test_who_waits_when_the_gateway_ends_is_told_to_come_back(serve: ServePlane, box: Simulator) -> None:
     plane = await serve(policy=policy([box], "acme", "globex", globex={"ttft_budget_s": 20.0}))
     first = await hold_the_slot(plane, box, "acme", None)

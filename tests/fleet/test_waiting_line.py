@@ -162,6 +162,19 @@ def test_leaving_twice_is_leaving_once() -> None:
     assert len(house.line) == 0
 
 
+def test_who_waits_for_boxes_of_which_none_may_be_asked_any_more_is_sent_on_at_once() -> None:
+    box, other = busy("held"), busy("held", name="b")
+    house = House(box, other)
+    for _ in range(2):
+        house.enter("x")
+    box.down = True
+    house.line.serve(0.01)
+    assert (house.pushed_out, len(house.line)) == ([], 2), "one is left to wait for"
+    other.down = True
+    house.line.serve(0.02)
+    assert (house.pushed_out, len(house.line)) == (["x", "x"], 0)
+
+
 OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.just("enter"), st.sampled_from("abcde"), st.integers(0, 2)),
