@@ -23,7 +23,8 @@ OBSERVE = frozenset({"gateway.observe"})
 POLICY = OBSERVE | {"gateway.policy"}
 UPSTREAM = POLICY | {"gateway.upstream"}
 FLEET = UPSTREAM | {"gateway.fleet"}
-PARTS = FLEET | {"gateway.dataplane", "gateway.control", "gateway.workers"}
+STORED = frozenset({"gateway.accounts", "gateway.orders"})
+PARTS = FLEET | STORED | {"gateway.dataplane", "gateway.control", "gateway.workers", "gateway.drills"}
 ROOMS: dict[str, frozenset[str]] = {
     "gateway.errors": frozenset(),
     "gateway.tasks": frozenset(),
@@ -32,9 +33,12 @@ ROOMS: dict[str, frozenset[str]] = {
     "gateway.policy": OBSERVE,
     "gateway.upstream": POLICY,
     "gateway.fleet": UPSTREAM,
-    "gateway.dataplane": FLEET,
-    "gateway.workers": FLEET | {"gateway.dataplane"},
-    "gateway.control": POLICY | {"gateway.fleet"},
+    "gateway.accounts": POLICY,
+    "gateway.orders": POLICY,
+    "gateway.dataplane": FLEET | STORED,
+    "gateway.drills": FLEET | STORED | {"gateway.dataplane"},
+    "gateway.workers": FLEET | STORED | {"gateway.dataplane", "gateway.drills"},
+    "gateway.control": POLICY | STORED | {"gateway.fleet"},
     "gateway.app": PARTS,
     "gateway.demo": PARTS | {"gateway.app", "backend"},
     "gateway.cli": PARTS | {"gateway.app", "gateway.demo", "backend"},

@@ -67,6 +67,7 @@ class PolicyFollower:
         self._env = dict(env)
         self._alarms = PolicyAlarms(alarms)
         self._folder = folder
+        self._redis_url = redis_url
         self._embedded = EmbeddedValkey(state_dir) if redis_url is None else None
         self._store = PolicyStore(redis_url) if redis_url is not None else None
         self._snapshot = Snapshot(state_dir)
@@ -98,6 +99,15 @@ class PolicyFollower:
         if self._store is None:
             raise StoreError("the embedded store is not up")
         return self._store
+
+    @property
+    def redis_url(self) -> str:
+        """Where the store is, for whatever else is kept there. Raises RuntimeError before ``start``, without one."""
+        if self._embedded is not None:
+            return self._embedded.url
+        if self._redis_url is None:
+            raise RuntimeError("there is no store")
+        return self._redis_url
 
     def on_change(self, listener: OnChange) -> None:
         """Call ``listener`` in the event loop with each version that comes into force, and with the one that is."""

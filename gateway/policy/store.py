@@ -18,33 +18,23 @@ A version is written, made current and announced in one transaction that fails i
 
 from __future__ import annotations
 
-import asyncio
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping
 from typing import cast
-from urllib.parse import urlsplit
 
 import msgspec
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError, ResponseError, WatchError
+from redis.exceptions import WatchError
 
 from gateway.clock import wall_s
-from gateway.errors import StoreCorrupt, StoreUnreachable, VersionConflict
+from gateway.errors import StoreCorrupt, VersionConflict
 from gateway.policy.policy_set import PolicySet
+from gateway.policy.redis_link import ANSWER_TIMEOUT_S, CONTENT_TIMEOUT_S, PREFIX, RedisLink
 from gateway.policy.versions import Head, StoredVersion
 
-PREFIX = "{failsoft}:"
 HEAD_KEY = PREFIX + "head"
 CHANGES = PREFIX + "changes"
 REPLICAS_KEY = PREFIX + "replicas"
 
-CONNECT_TIMEOUT_S = 1.0
-ANSWER_TIMEOUT_S = 2.0
-CONTENT_TIMEOUT_S = 10.0
-"""For what carries whole policies, which may be megabytes."""
 POLL_S = 1.0
 """How often a gateway looks by itself, should a message be lost."""
 WRITE_ATTEMPTS = 10
@@ -68,27 +58,21 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PolicyStore:
-    """One connection pool to one Redis. Every method raises only :class:`~gateway.errors.StoreError`.
+    """The versions behind one link. Every method raises only :class:`~gateway.errors.StoreError`.
 
-    ``url``: ``redis://``, ``rediss://`` or ``unix://``. Raises ValueError for any other.
+    ``url``: as :class:`~gateway.policy.redis_link.RedisLink` takes it. Raises ValueError for any other.
     """
 
     def __init__(self, url: str) -> None:
-        self.address = address_of(url)
+        self._link = RedisLink(url)
+        self._redis = self._link.redis
+        self._mapped = self._link.mapped
+        self.address = self._link.address
         """The URL without credentials, for people."""
-        self._redis: Redis = Redis.from_url(
-            url,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            # Limits on answers are ours: with its own, the client sends by asyncio.wait_for, which loses cancellations
-            # in Python 3.11 (python/cpython#86296).
-            socket_timeout=None,
-            retry=Retry(NoBackoff(), 0),
-            client_name="failsoft",
-        )
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._redis.aclose()
+        await self._link.close()
 
     async def head(self) -> Head | None:
         """The current version, None when there is none. Raises StoreUnreachable, StoreCorrupt."""
@@ -200,34 +184,6 @@ class PolicyStore:
         """Gateway ``replica`` ends in order. Raises StoreUnreachable, StoreCorrupt."""
         async with self._mapped():
             await self._redis.zrem(REPLICAS_KEY, replica)
-
-    @asynccontextmanager
-    async def _mapped(self, limit_s: float = ANSWER_TIMEOUT_S) -> AsyncIterator[None]:
-        """At most ``limit_s``, and whatever goes wrong as our own errors, which never repeat the URL's credentials."""
-        try:
-            async with asyncio.timeout(limit_s):
-                yield
-        except AuthenticationError as error:
-            raise StoreUnreachable(f"the store at {self.address} refuses our credentials: {error}") from error
-        except ResponseError as error:
-            if str(error).startswith("WRONGTYPE"):
-                raise StoreCorrupt(f"the store at {self.address} holds something else under {PREFIX}*") from error
-            raise StoreUnreachable(f"the store at {self.address} refuses: {error}") from error
-        except TimeoutError as error:
-            raise StoreUnreachable(f"the store at {self.address} does not answer within {limit_s:g} s") from error
-        except (RedisError, OSError) as error:
-            raise StoreUnreachable(f"the store at {self.address} cannot be reached: {error}") from error
-
-
-def address_of(url: str) -> str:
-    """A store's URL without user and password. Raises ValueError when it is not one."""
-    parts = urlsplit(url)
-    if parts.scheme == "unix" and parts.path:
-        return f"unix://{parts.path}"
-    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
-        raise ValueError("a store's URL is redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH")
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
 
 
 def _refuse_conflict(before: Head | None, *, base: int | None, only_if_never_filled: bool) -> None:
