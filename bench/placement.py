@@ -76,12 +76,11 @@ class Scenario:
     burst_every_s: float = 15.0
 
 
+MIXES = tuple(
+    Scenario(f"{slots} slots, zipf {zipf}", 40, 2, slots, zipf, 10.0) for slots in (8, 16) for zipf in (0.6, 1.0, 1.4)
+)
 SCENARIOS = (
-    *(
-        Scenario(f"{slots} slots, zipf {zipf}", 40, 2, slots, zipf, 10.0)
-        for slots in (8, 16)
-        for zipf in (0.6, 1.0, 1.4)
-    ),
+    *MIXES,
     *(Scenario(f"{slots} slots, zipf 1.0, bursts", 40, 2, slots, 1.0, 8.0, burst=24) for slots in (8, 16)),
     Scenario("1,000 on 50 boxes, 8 slots", 1000, 50, 8, 1.0, 250.0),
 )
@@ -466,9 +465,23 @@ def main() -> None:
             results.append(result)
             if not options.json:
                 print(row(result), flush=True)
+    if not options.json:
+        print("all mixes without bursts: ours, swaps to random's")
+        for slots in sorted({scenario.slots for scenario in MIXES}):
+            names = {scenario.name for scenario in MIXES if scenario.slots == slots}
+            print(f"  {slots:2} slots{'':18}{pooled(results, names):10.2f}")
     if options.json:
         json.dump([asdict(result) for result in results], sys.stdout, indent=1)
         print()
+
+
+def pooled(results: list[Result], names: set[str]) -> float:
+    """Swaps of all requests in the scenarios ``names``: ours as a share of random's."""
+    swaps = dict.fromkeys(POLICIES, 0.0)
+    for result in results:
+        if result.scenario in names:
+            swaps[result.policy] += result.swaps_per_request * result.requests
+    return swaps["ours"] / swaps["random"] if swaps["random"] else math.nan
 
 
 HEAD = (

@@ -66,7 +66,7 @@ class BoxLoad:
         if streamed:
             self._silent_since_reading += 1
         if adapter is not None:
-            self.slots.use(adapter)
+            self.slots.use(adapter, self.attempts.of)
         return silent_before, self.attempts.total
 
     def first_content(self, sent: Sent, now: float) -> None:

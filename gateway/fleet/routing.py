@@ -13,6 +13,13 @@ OTHERS = 2
 """So many boxes behind the homes are looked at. With fifty boxes one of the first two has room nearly always, and an
 adapter that goes astray stays on the same few."""
 
+WORTH_A_SWAP = 2
+"""So many more streams may be silent at a box that has the adapter in a slot than at its home, which has not."""
+
+LESS_BUSY = 2
+"""So many fewer attempts have to be in flight at another box for a swap to be made there: an adapter that is at home
+stays together with those that are asked for as rarely. 1 costs more swaps (`python -m bench.placement`)."""
+
 
 class Loaded(Protocol):
     """What is to be known of a box."""
@@ -59,17 +66,17 @@ def explained(boxes: Sequence[B], homes: int, adapter: str) -> Route[B]:
     if not homes:
         return Route(boxes, boxes[:1], measured=False)
     ordered = _least_busy_first(boxes, homes)
-    return Route(_resident_first(ordered, homes, adapter), ordered[:homes], measured=True)
+    return Route(_best_first(ordered, homes, adapter), ordered[:homes], measured=True)
 
 
 def route(boxes: Sequence[B], homes: int, adapter: str) -> Sequence[B]:
     """``boxes``, of which the first ``homes`` are those of ``adapter``, in the order of preference now.
 
     Of several homes the least busy one is first. Another box goes before the homes where it has the adapter in a slot,
-    which the home has not, and is less busy: so nothing is swapped.
+    which the home has not, or has while others are silent there: so nothing is swapped. Where no box has it, a swap
+    is due anyway, and goes where it costs less: to a free slot, or past those who are being read at the home.
     """
-    ordered = boxes if homes == 1 else _least_busy_first(boxes, homes)
-    return _resident_first(ordered, homes, adapter)
+    return _best_first(boxes if homes == 1 else _least_busy_first(boxes, homes), homes, adapter)
 
 
 def _least_busy_first(boxes: Sequence[B], homes: int) -> Sequence[B]:
@@ -78,13 +85,32 @@ def _least_busy_first(boxes: Sequence[B], homes: int) -> Sequence[B]:
     return [*sorted(boxes[:homes], key=_busy), *boxes[homes:]] if homes > 2 else boxes
 
 
-def _resident_first(ordered: Sequence[B], homes: int, adapter: str) -> Sequence[B]:
+def _best_first(ordered: Sequence[B], homes: int, adapter: str) -> Sequence[B]:
     home = ordered[0]
-    if adapter not in home.load.slots:
-        for box in ordered[homes : homes + OTHERS]:
-            if adapter in box.load.slots and box.load.has_room(adapter) and _busy(box) < _busy(home):
-                return [box, *(other for other in ordered if other is not box)]
-    return ordered
+    load = home.load
+    if adapter in load.slots and not load.attempts.silent:
+        return ordered
+    others = ordered[1 : homes + OTHERS]
+    longest = load.attempts.silent + WORTH_A_SWAP
+    resident = [
+        box
+        for box in (home, *others)
+        if adapter in box.load.slots and box.load.attempts.silent <= longest and box.load.has_room(adapter)
+    ]
+    best = home
+    if resident:
+        best = min(resident, key=_busy)
+    elif load.has_room(adapter):
+        best = next((box for box in others if _swaps_cheaper(box, home) and box.load.has_room(adapter)), home)
+    return ordered if best is home else [best, *(box for box in ordered if box is not best)]
+
+
+def _swaps_cheaper(box: Loaded, home: Loaded) -> bool:
+    """Whether an adapter that neither has in a slot is better brought into one of ``box``."""
+    if home.load.slots.full and not box.load.slots.full:
+        return True
+    there, here = box.load.attempts, home.load.attempts
+    return there.silent < here.silent and there.total + LESS_BUSY <= here.total
 
 
 def _busy(box: Loaded) -> tuple[int, int]:

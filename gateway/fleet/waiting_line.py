@@ -20,13 +20,12 @@ from gateway.fleet.routing import Fit, fit
 MOST_WAITING = 1024
 """In one line. One more pushes out whoever would be last: nobody's budget is long enough for the end of such a line."""
 
-ASTRAY_AFTER_S = 0.1
-"""So long a request waits for a LoRA slot at its home before it takes one elsewhere, which costs two swaps: its own,
-and that of whoever loses the slot. Longer saves hardly any swaps more, and waiting shows (`python -m bench.placement`).
-"""
+ASTRAY_AFTER_S = 1.0
+"""So long a request waits for its home where that has a LoRA slot for it, and only too many others before it: elsewhere
+it would cost two swaps, its own and that of whoever loses the slot. Where the home has none, a swap is due anyway."""
 
-ASTRAY_FOR_LOAD_AFTER_S = 1.0
-"""The same where its home has a slot for it, and only too many others before it."""
+RAMP_AFTER_S = 0.1
+"""So long a request waits before a box that comes back gets more than its share."""
 
 LOOKED_AT = 4
 """Boxes for one request. With fifty, one of the first few has room nearly always, and an adapter that goes astray stays
@@ -159,13 +158,15 @@ class WaitingLine(Generic[B]):
             found = fit(box, adapter, home_is_full=home is not None)
             if found is Fit.FULL:
                 home = home or box
-            elif (found is Fit.ASTRAY or box.has_its_share(now)) and waited_s < _astray_after_s(home, adapter):
-                pass
-            elif not box.saturated(adapter, waiter.budget_s, now):
+            elif waited_s >= _hesitation_s(box, found, home, adapter, now) and not box.saturated(
+                adapter, waiter.budget_s, now
+            ):
                 return box
         return None
 
 
-def _astray_after_s(home: Roomy | None, adapter: str) -> float:
-    """How long a request waits for its home before it takes room elsewhere."""
-    return ASTRAY_AFTER_S if home is None or not home.load.has_slot(adapter) else ASTRAY_FOR_LOAD_AFTER_S
+def _hesitation_s(box: Roomy, found: Fit, home: Roomy | None, adapter: str, now: float) -> float:
+    """How long a request waits for others before it takes room at ``box``."""
+    if found is Fit.ASTRAY and home is not None and home.load.has_slot(adapter):
+        return ASTRAY_AFTER_S
+    return RAMP_AFTER_S if box.has_its_share(now) else 0.0

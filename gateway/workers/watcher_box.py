@@ -120,7 +120,7 @@ class WatcherBox(Box):
         """What happened at one worker, but for what it has in flight."""
         load = self.load
         for name in report.used:
-            if load.slots.use(name):
+            if load.slots.use(name, load.attempts.of):
                 self._metrics.box_predicted_swaps.inc(self.name)
         for sample in report.samples:
             if sample.gave_up:

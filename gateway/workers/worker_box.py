@@ -205,7 +205,7 @@ class WorkerBox(Box):
         load.slots.slots = found.slots
         load.slots.follow(found.held)
         for name in (*self._reporter.unheard_uses(self.key), *load.used):
-            load.slots.use(name)
+            load.slots.use(name, load.attempts.of)
         # Samples of the last milliseconds are missing in it, and come with the next.
         load.ttfts.follow(found.ttft)
 

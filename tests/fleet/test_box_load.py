@@ -106,16 +106,27 @@ def test_an_adapter_without_a_slot_waits_and_those_that_hold_one_do_not() -> Non
 # The model of the slots.
 
 
+def nobody(adapter: str) -> int:
+    return 0
+
+
 @given(st.integers(1, 6), st.lists(st.sampled_from("abcdefgh"), max_size=60))
 def test_the_slots_hold_the_adapters_that_were_used_last(slots: int, uses: list[str]) -> None:
     model = SlotModel(slots)
     for number, adapter in enumerate(uses):
         held = model.held
-        assert model.use(adapter) is (adapter not in held)
+        assert model.use(adapter, nobody) is (adapter not in held)
         latest = dict.fromkeys(reversed(uses[: number + 1]))
         assert list(reversed(model.held)) == list(latest)[:slots]
     if len(set(uses)) <= slots:
         assert model.swaps == len(set(uses)), "each was brought in once"
+
+
+def test_an_adapter_that_runs_keeps_its_slot() -> None:
+    model = SlotModel(2)
+    for adapter in ("runs", "idle", "new"):
+        model.use(adapter, lambda name: name == "runs")
+    assert model.held == ("runs", "new")
 
 
 def test_how_many_may_be_silent_follows_a_reading_whichever_process_made_it() -> None:

@@ -21,7 +21,7 @@ def test_it_is_what_an_lru_does(exponent: float, slots: int) -> None:
     model = SlotModel(slots)
     requests = 20_000
     for adapter in random.Random(3).choices(range(40), asked, k=requests):
-        model.use(str(adapter))
+        model.use(str(adapter), lambda name: 0)
     assert model.swaps / requests == pytest.approx(misses_per_s(asked, slots) / sum(asked), rel=0.05)
 
 

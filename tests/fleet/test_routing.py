@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.fleet.box_load import SILENT_AT_FIRST, BoxLoad
 from gateway.fleet.concurrency_limit import INITIAL
-from gateway.fleet.routing import Fit, fit, route
+from gateway.fleet.routing import LESS_BUSY, WORTH_A_SWAP, Fit, fit, route
 
 
 class Box:
@@ -48,10 +48,33 @@ def test_a_box_has_no_room_where_enough_run_or_are_silent() -> None:
     assert fit(Box("home", *["acme"] * (INITIAL - 1)), "acme", home_is_full=False) is Fit.ROOM
 
 
-def test_a_box_that_has_the_adapter_saves_a_swap_if_it_is_not_busier() -> None:
-    resident = Box("other", "acme")
-    assert first([Box("home"), resident]) == "home"
-    assert first([Box("home", "x", "x"), resident]) == "other"
+def test_a_box_that_has_the_adapter_saves_a_swap_unless_many_more_are_silent_there() -> None:
+    assert first([Box("home"), Box("other", "acme")]) == "other"
+    assert first([Box("home"), Box("other", *["acme"] * 2, silent=WORTH_A_SWAP)]) == "other"
+    assert first([Box("home"), Box("other", *["acme"] * 3, silent=WORTH_A_SWAP + 1)]) == "home"
+
+
+def test_of_two_boxes_that_have_the_adapter_the_home_is_asked_unless_others_are_silent_there() -> None:
+    assert first([Box("home", "acme", "acme"), Box("other", "acme")]) == "home"
+    assert first([Box("home", "acme", "acme", silent=1), Box("other", "acme")]) == "other"
+    assert first([Box("home", "acme", "acme", silent=1), Box("other", "acme", silent=1)]) == "other"
+    assert first([Box("home", "acme", silent=1), Box("other", "acme", silent=1)]) == "home"
+
+
+def test_a_swap_that_is_due_anyway_is_made_where_it_keeps_nobody_waiting() -> None:
+    reading = ["x"] * (LESS_BUSY + 1)
+    assert first([Box("home", *reading, silent=1, slots=3), Box("other", "y", slots=3)]) == "other"
+    assert first([Box("home", *reading, slots=3), Box("other", "y", slots=3)]) == "home"
+    assert first([Box("home", "x", silent=1, slots=3), Box("other", "y", slots=3)]) == "home"
+
+
+def test_a_slot_that_is_free_is_taken_before_one_that_somebody_would_lose() -> None:
+    home = Box("home", "x", "y")
+    for adapter in ("x", "y"):
+        home.load.attempts.ended(adapter, silent=False)
+    assert first([home, Box("other", "z")]) == "other"
+    assert first([home, Box("other", "z", "w", slots=3)]) == "other"
+    assert first([home, Box("other", "z", "w")]) == "home"
 
 
 def test_of_two_homes_the_one_with_fewer_silent_requests_is_asked() -> None:

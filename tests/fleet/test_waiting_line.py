@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import Reason
 from gateway.fleet.box_load import BoxLoad
-from gateway.fleet.waiting_line import ASTRAY_AFTER_S, ASTRAY_FOR_LOAD_AFTER_S, Waiter, WaitingLine
+from gateway.fleet.waiting_line import ASTRAY_AFTER_S, RAMP_AFTER_S, Waiter, WaitingLine
 
 
 @dataclass(eq=False)
@@ -96,25 +96,20 @@ def test_of_one_priority_the_adapter_with_fewest_in_flight_is_next() -> None:
     assert [adapter for adapter, _ in house.served[:2]] == ["quiet", "noisy"]
 
 
-def test_a_home_is_waited_for_before_a_slot_is_taken_elsewhere() -> None:
-    home, other = busy("x"), busy(slots=2, name="b")
-    house = House(home, other)
+def test_where_the_home_has_no_slot_a_swap_is_due_anyway_and_one_elsewhere_is_taken_at_once() -> None:
+    house = House(busy("x"), busy(slots=2, name="b"))
     house.enter("cold")
-    assert house.served == []
-    house.line.serve(ASTRAY_AFTER_S - 0.01)
-    assert house.served == []
-    house.line.serve(ASTRAY_AFTER_S)
     assert house.served == [("cold", "b")]
 
 
-def test_a_home_with_a_slot_and_too_many_before_it_is_waited_for_longer() -> None:
+def test_a_home_with_a_slot_and_too_many_before_it_is_waited_for() -> None:
     home, other = busy("x", slots=8), busy(slots=8, name="b")
     home.load.silent_limit = 0
     house = House(home, other)
     house.enter("cold")
-    house.line.serve(ASTRAY_FOR_LOAD_AFTER_S - 0.01)
+    house.line.serve(ASTRAY_AFTER_S - 0.01)
     assert house.served == []
-    house.line.serve(ASTRAY_FOR_LOAD_AFTER_S)
+    house.line.serve(ASTRAY_AFTER_S)
     assert house.served == [("cold", "b")]
 
 
@@ -128,7 +123,7 @@ def test_a_box_in_its_ramp_is_taken_when_the_others_have_no_room_for_a_while() -
     house = House(busy("y"), Box("b", in_ramp=True))
     house.enter("x")
     assert house.served == []
-    house.line.serve(ASTRAY_AFTER_S)
+    house.line.serve(RAMP_AFTER_S)
     assert house.served == [("x", "b")]
 
 
@@ -219,5 +214,5 @@ def test_who_got_room_elsewhere_is_owed_no_turn_at_home() -> None:
     house = House(home, other)
     home.load.denied("cold", 0.0)
     house.enter("cold")
-    house.line.serve(ASTRAY_AFTER_S)
+    assert house.served == [("cold", "b")]
     assert home.load.turns.denied_since == {}
