@@ -37,6 +37,7 @@ from tests.support.raw_client import RawClient
 KEY = "fs-acme-key"
 OTHER_KEY = "fs-globex-key"
 ADAPTER = "acme_v3"
+NEXT_ADAPTER = "acme_v4"
 OTHERS_ADAPTER = "globex_v1"
 PROVIDER_KEY = "sk-of-the-provider"
 GENERIC_MODEL = "generic-mini"
