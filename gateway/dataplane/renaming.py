@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import msgspec
 
 _KEY = b'"model"'
 _MODEL = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
+_BEGINNING = 64
+"""Bytes that are looked at first: to search a long body from its front takes as long as to read it."""
+
 MOST_PLACES = 8
 """Looked at before the body is written anew instead."""
 
@@ -27,15 +31,23 @@ def with_model(body: bytes, model: str) -> bytes:
     one in a text. Raises msgspec.MsgspecError or UnicodeDecodeError where ``body`` is not JSON.
     """
     name = msgspec.json.encode(model)
-    at = body.find(_KEY)
-    for _ in range(MOST_PLACES):
-        if at < 0:
-            break
+    for at in _places(body):
         if (found := _MODEL.match(body, at)) is not None:
             begin, end = found.span(1)
             renamed = b"%b%b%b" % (body[:begin], name, body[end:])
             if _decode(renamed).model == model:
                 return renamed
-        at = body.find(_KEY, at + 1)
     # The key is written with escapes, or as often as nobody does it.
     return msgspec.json.encode(msgspec.json.decode(body) | {"model": model})
+
+
+def _places(body: bytes) -> Iterator[int]:
+    """Where the key may be: at the very beginning, as people write it, or behind the messages, where the SDKs put it."""
+    if (at := body.find(_KEY, 0, _BEGINNING)) >= 0:
+        yield at
+    at = len(body)
+    for _ in range(MOST_PLACES):
+        at = body.rfind(_KEY, 0, at)
+        if at < 0:
+            return
+        yield at

@@ -173,7 +173,7 @@ def test_a_key_given_twice_is_read_as_boxes_read_it() -> None:
 
 def test_a_key_written_with_escapes_or_behind_many_others_has_the_body_written_anew() -> None:
     assert json.loads(with_model(b'{"mod\\u0065l":"acme","n":1}', "v4")) == {"model": "v4", "n": 1}
-    many = b'{"m":[%b],"model":"acme"}' % b",".join([b'{"model":"acme"}'] * (MOST_PLACES + 1))
+    many = b'{"x":"%b","model":"acme","m":[%b]}' % (b"x" * 100, b",".join([b'{"model":"acme"}'] * (MOST_PLACES + 1)))
     renamed = json.loads(with_model(many, "v4"))
     assert (renamed["model"], renamed["m"][0]) == ("v4", {"model": "acme"})
 
