@@ -42,7 +42,7 @@ def with_model(body: bytes, model: str) -> bytes:
 
 
 def _places(body: bytes) -> Iterator[int]:
-    """Where the key may be: at the very beginning, as people write it, or behind the messages, where the SDKs put it."""
+    """Where the key may be: at the very beginning, as people write it, or behind the messages, as the SDKs do."""
     if (at := body.find(_KEY, 0, _BEGINNING)) >= 0:
         yield at
     at = len(body)

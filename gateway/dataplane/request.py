@@ -55,7 +55,7 @@ class Request:
     adapter: str
     fallback_allowed: bool = True
     others: tuple[str, ...] = ()
-    _bodies: dict[str, bytes] = field(default_factory=dict, repr=False)
+    _bodies: dict[str, bytes] | None = field(default=None, repr=False)
 
     @property
     def path(self) -> str:
@@ -75,6 +75,8 @@ class Request:
         """The body as a box is to get it: the client's own, byte by byte, where that asks for ``adapter``."""
         if adapter == self.model:
             return self.body
+        if self._bodies is None:
+            raise ValueError(f"{self.model} stands for no {adapter}")
         body = self._bodies.get(adapter)
         if body is None:
             body = self._bodies[adapter] = with_model(self.body, adapter)
