@@ -100,7 +100,7 @@ class Record:
         """A stream ended with an error frame."""
         served_by = answer.attempt.served_by
         self._metrics.streams_broken.inc(served_by)
-        self._events.add("stream_broken", customer=customer.name, served_by=served_by, error=str(error))
+        self._events.add("stream_broken", customer=customer.name, served_by=served_by, error=error.for_watchers)
         if isinstance(error, InternalFault):
             self.defect(error, served_by)
 

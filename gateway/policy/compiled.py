@@ -107,6 +107,11 @@ class CustomerPolicy:
     aliases: Mapping[str, Alias] = field(default_factory=dict, hash=False)
     """Names that stand for some of ``adapters``; none is an adapter's."""
 
+    def __post_init__(self) -> None:
+        # Compiling drops such steps. Here too, so that no other way of making one can forget it.
+        if not self.hosted_allowed and any(isinstance(step, ProviderStep) for step in self.steps):
+            raise ValueError(f"{self.name} may not reach hosted providers, and has a step that does")
+
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
