@@ -39,16 +39,13 @@ def require_model(customer: CustomerPolicy, model: str) -> None:
 
 
 def resolve(customer: CustomerPolicy, request: Request, conversation: bytes) -> None:
-    """Find the adapter that is asked for, once a request; ``conversation``: what the client calls it, or empty.
+    """Find the adapter for a model that is none itself, once a request; ``conversation``: what its client calls it.
 
-    Raises :class:`RequestError`: 404 unless the model is the customer's own, 400 where an alias's body is not JSON.
+    Raises :class:`RequestError`: 404 unless it is an alias of the customer's own, 400 where the body is not JSON.
     """
-    model = request.model
-    if model in customer.adapters:
-        return
-    alias = customer.aliases.get(model)
+    alias = customer.aliases.get(request.model)
     if alias is None:
-        raise _not_found(model)
+        raise _not_found(request.model)
     if alias.only is not None:
         request.resolved(alias.only)
     else:

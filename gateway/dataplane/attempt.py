@@ -85,11 +85,12 @@ class Asker:
             raise TypeError(f"{attempt.kind} is no attempt at an upstream")
         # What may fail for the request's own sake comes before the permit is taken.
         base_model = box.base_model
-        adapter = attempt.adapter
-        if adapter is None:
+        if attempt.kind == "base":
             body = msgspec.json.encode(request.fields | {"model": base_model})
+        elif attempt.adapter is not None:
+            body = request.body_for(attempt.adapter)
         else:
-            body = request.body_for(adapter)
+            raise TypeError("an attempt at an adapter without its name")
         head = box.head(request.path) + _request_id(request, attempt)
         permit = attempt.permit or _admitted(box, request, attempt, clock())
         return self._ask(

@@ -189,7 +189,8 @@ class DataPlane:
             endpoint=endpoint,
             fallback_allowed=not (wish := call.header(b"x-failsoft-fallback")) or wish.strip().lower() != b"never",
         )
-        resolve(customer, request, call.header(CONVERSATION))
+        if request.model not in customer.adapters:
+            resolve(customer, request, call.header(CONVERSATION))
         limit = customer.concurrency
         if limit is None:
             await self._serve(call, customer, request, send)

@@ -32,5 +32,4 @@ def _model(policy: CompiledPolicy, customer: CustomerPolicy, name: str) -> dict[
     if alias is not None:
         # As vLLM names what is behind a name; of several the one that most requests go to.
         found["root"] = alias.heaviest
-        found["weights"] = dict(alias.weights)
     return found
