@@ -31,7 +31,7 @@ def alias_for(alias: Alias, conversation: str) -> Document:
 
 
 def splits(policy: CompiledPolicy, registry: Registry) -> list[Document]:
-    """Every alias of which several adapters get requests, or got some since the start, with how many each."""
+    """Every alias that names several adapters, or had requests for another since the start, with how many each got."""
     asked: dict[tuple[str, str], dict[str, int]] = {}
     for (customer_name, alias_name, adapter), count in registry.counter("failsoft_alias_requests_total").items():
         asked.setdefault((customer_name, alias_name), {})[adapter] = int(count)
