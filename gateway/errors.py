@@ -124,6 +124,11 @@ class UpstreamError(FailsoftError):
     reason: Reason = Reason.BACKEND_DOWN
     reached: bool = True
 
+    @property
+    def for_watchers(self) -> str:
+        """What logs, events and status may say of it: nothing that a request held."""
+        return str(self)
+
 
 class ConnectError(UpstreamError):
     """No connection came about: refused, unreachable, no such address."""
@@ -199,6 +204,12 @@ class ErrorFrame(UpstreamError):
         super().__init__(message)
         self.status = status
         self.body = body
+
+    @property
+    def for_watchers(self) -> str:
+        """Not its words, as engines and providers quote in them what they were asked."""
+        code = "" if self.status is None else f" with code {self.status}"
+        return f"an error object{code} (its words are in the upstream's own log)"
 
 
 class Aborted(UpstreamError):

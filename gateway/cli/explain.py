@@ -19,7 +19,10 @@ _BREAKERS = {"closed": "closed", "half_open": "[yellow]half-open[/]", "open": "[
 
 def explain(
     customer: Annotated[str, typer.Option(help="Who asks: the customer's name in the policies.")],
-    model: Annotated[str, typer.Option(help="What is asked for: one of the customer's adapters.")],
+    model: Annotated[str, typer.Option(help="What is asked for: one of the customer's adapters or aliases.")],
+    conversation: Annotated[
+        str, typer.Option(help="Of an alias: the conversation, as its client names it in x-failsoft-conversation.")
+    ] = "",
     plain: Annotated[bool, typer.Option("--plain", help="A request that does not stream.")] = False,
     url: Url = DEFAULT_URL,
     as_json: Annotated[bool, typer.Option("--json", help="Print every number as JSON.")] = False,
@@ -31,6 +34,8 @@ def explain(
     FAILSOFT_ADMIN_TOKEN.
     """
     query = {"customer": customer, "model": model, "stream": "false" if plain else "true"}
+    if conversation:
+        query["conversation"] = conversation
     found = AdminClient(url).get("/admin/explain", **query)
     if as_json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
@@ -45,6 +50,8 @@ def _show(found: dict[str, Any], console: Console) -> None:
         f"policy version {found['policy_version']}: first token within {found['first_token_budget_s']:g} s of a box, "
         f"the answer's beginning within {found['deadline_s']:g} s"
     )
+    if found["alias"] is not None:
+        console.print(_alias(found["alias"]))
     console.print(_homes(found["homes"]))
     console.print(_boxes(found))
     console.print(_attempts(found))
@@ -60,6 +67,17 @@ def _verdict(found: dict[str, Any]) -> str:
     if found["degraded_reason"] is None:
         return f"[green]now: {first}[/]; {found['retries_left']} retries are left in the budget"
     return f"[yellow]now: {first}, degraded: {found['degraded_reason']}[/]"
+
+
+def _alias(alias: dict[str, Any]) -> str:
+    begin = f"{escape(alias['name'])} stands for [bold]{escape(alias['adapter'])}[/]"
+    if alias["chosen_by"] == "only":
+        return begin
+    total = sum(alias["weights"].values())
+    shares = ", ".join(f"{escape(name)} {weight / total:.0%}" for name, weight in alias["weights"].items())
+    if alias["chosen_by"] == "conversation":
+        return f"{begin} in conversation {escape(alias['conversation'])}; of all: {shares}"
+    return f"{begin} in most conversations, which is shown; of all: {shares} (--conversation shows one)"
 
 
 def _homes(homes: dict[str, Any]) -> str:

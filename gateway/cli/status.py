@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway.cli.admin_client import DEFAULT_URL, AdminClient, Url
+from gateway.cli.alias_lines import split_lines
 from gateway.cli.exit_codes import FOUND_WRONG
 
 _STYLES = {"closed": "green", "half_open": "yellow", "open": "red", "unavailable": "red"}
@@ -81,6 +82,8 @@ def _show(found: dict[str, Any], console: Console) -> None:
             escape(trouble) or "–",
         )
     console.print(table)
+    for line in split_lines(found["aliases"]):
+        console.print(line)
     for fleet in found["fleets"]:
         console.print(_placement(fleet))
     if found["boxes"]:

@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, HTTPException, Query
 from fastapi.responses import JSONResponse
 
-from gateway.control import documents
+from gateway.control import alias_documents, documents
 from gateway.control.sources import ControlSources
 from gateway.errors import RequestError
 from gateway.fleet.box import Box
@@ -74,11 +74,17 @@ def admin_router(sources: ControlSources) -> APIRouter:
         return _fresh({"changed": changed, "box": documents.box_state(box, sources.fleets, sources.clock())})
 
     @router.get("/explain")
-    async def explain(customer: str, model: str, stream: bool = True) -> JSONResponse:
-        """The plan that would be made now for a request of ``customer`` for ``model``, and why. It changes nothing."""
+    async def explain(customer: str, model: str, stream: bool = True, conversation: str = "") -> JSONResponse:
+        """The plan that would be made now for a request of ``customer`` for ``model``, and why. It changes nothing.
+
+        ``conversation``: where the model is an alias, what the request's ``x-failsoft-conversation`` would say.
+        """
         policy, asker = _asker(sources, customer, model)
-        found = sources.explain(asker, model, stream=stream, now=sources.clock())
-        return _fresh({"policy_version": policy.version, **found})
+        alias = asker.aliases.get(model)
+        adapters = (model,) if alias is None else alias_documents.versions(alias, conversation)
+        found = sources.explain(asker, adapters[0], others=adapters[1:], stream=stream, now=sources.clock())
+        shown = None if alias is None else alias_documents.alias_for(alias, conversation)
+        return _fresh({"policy_version": policy.version, **found, "model": model, "alias": shown})
 
     @router.get("/events")
     async def read_events(
@@ -112,10 +118,10 @@ def _asker(sources: ControlSources, customer: str, model: str) -> tuple[Compiled
     found = policy.customers.get(customer)
     if found is None:
         raise _unknown("customer", f"There is no customer `{customer}`.", customer, policy.customers, "Customers")
-    if model not in found.adapters:
+    if model not in found.adapters and model not in found.aliases:
         owner = next((one.name for one in policy.customers.values() if model in one.adapters), None)
         what = f"`{model}` is no model of {customer}'s." if owner is None else f"`{model}` is {owner}'s."
-        raise _unknown("model", what, model, found.adapters, f"Models of {customer}")
+        raise _unknown("model", what, model, found.adapters | found.aliases.keys(), f"Models of {customer}")
     return policy, found
 
 

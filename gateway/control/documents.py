@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gateway.control.alias_documents import splits
 from gateway.control.sources import SNAPSHOT, ControlSources
 from gateway.fleet.box import Box
 from gateway.fleet.fleet import Fleets
@@ -53,6 +54,7 @@ def status(sources: ControlSources) -> Document:
         "providers": [] if policy is None else _providers(policy, sources.hosted, now),
         "alarms": [alarm.as_json() for alarm in sources.alarms.current()],
         "requests": _requests(sources),
+        "aliases": [] if policy is None else splits(policy, sources.registry),
         "workers": sources.workers(),
         "replicas": {"alive": sources.fleets.replicas.alive, "rank": sources.fleets.replicas.rank},
         "newest_event": sources.events.newest,
@@ -201,6 +203,7 @@ def _customer(customer: CustomerPolicy, keys: list[ApiKey]) -> Document:
         "name": customer.name,
         "fleet": customer.fleet.name,
         "adapters": sorted(customer.adapters),
+        "aliases": {name: dict(alias.weights) for name, alias in sorted(customer.aliases.items())},
         "fallback": [_step(step) for step in customer.steps],
         "hosted_allowed": customer.hosted_allowed,
         "priority": customer.priority,

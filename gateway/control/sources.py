@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -33,8 +33,13 @@ class Policies(Protocol):
 class Explain(Protocol):
     """Who makes plans, as one who only looks."""
 
-    def __call__(self, customer: CustomerPolicy, model: str, *, stream: bool, now: float) -> dict[str, Any]:
-        """The plan for a request for one of ``customer``'s own models at ``now``, and every number behind it."""
+    def __call__(
+        self, customer: CustomerPolicy, adapter: str, *, stream: bool, now: float, others: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """The plan for a request for one of ``customer``'s own adapters at ``now``, and every number behind it.
+
+        ``others``: what may stand in for it, where an alias was asked for.
+        """
 
 
 @dataclass(frozen=True, slots=True)

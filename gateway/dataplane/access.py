@@ -1,9 +1,11 @@
-"""Who asks, and what is theirs: the customer behind a key, its adapters, and nothing of anybody else's."""
+"""Who asks, and what is theirs: the customer behind a key, its models, and nothing of anybody else's."""
 
 from __future__ import annotations
 
 from gateway.clock import today_utc
-from gateway.dataplane.listing import adapter_object, adapters_list
+from gateway.dataplane.conversation import conversation_of
+from gateway.dataplane.listing import model_object, models_list
+from gateway.dataplane.request import Request
 from gateway.errors import RequestError
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy
 
@@ -27,24 +29,42 @@ def authenticate(policy: CompiledPolicy, authorization: bytes) -> CustomerPolicy
     return customer
 
 
-def require_adapter(customer: CustomerPolicy, model: str) -> None:
-    """Raise :class:`RequestError` (404) unless ``model`` is the customer's own.
+def require_model(customer: CustomerPolicy, model: str) -> None:
+    """Raise :class:`RequestError` (404) unless ``model`` is an adapter or an alias of the customer's own.
 
-    The very same answer whether nobody has this adapter or another customer does.
+    The very same answer whether nobody has this one or another customer does.
     """
-    if model not in customer.adapters:
-        raise RequestError(
-            404,
-            f"The model `{model}` does not exist or you do not have access to it. GET /v1/models lists yours.",
-            param="model",
-            code="model_not_found",
-        )
+    if model not in customer.adapters and model not in customer.aliases:
+        raise _not_found(model)
+
+
+def resolve(customer: CustomerPolicy, request: Request, conversation: bytes) -> None:
+    """Find the adapter for a model that is none itself, once a request; ``conversation``: what its client calls it.
+
+    Raises :class:`RequestError`: 404 unless it is an alias of the customer's own, 400 where the body is not JSON.
+    """
+    alias = customer.aliases.get(request.model)
+    if alias is None:
+        raise _not_found(request.model)
+    if alias.only is not None:
+        request.resolved(alias.only)
+    else:
+        request.resolved(*alias.versions(conversation_of(request.endpoint, request.body, conversation)))
+
+
+def _not_found(model: str) -> RequestError:
+    return RequestError(
+        404,
+        f"The model `{model}` does not exist or you do not have access to it. GET /v1/models lists yours.",
+        param="model",
+        code="model_not_found",
+    )
 
 
 def models_body(policy: CompiledPolicy, customer: CustomerPolicy, path: str) -> bytes:
-    """The answer to ``GET /v1/models`` or, with an adapter behind it, to that. Raises :class:`RequestError` (404)."""
+    """The answer to ``GET /v1/models`` or, with a model behind it, to that. Raises :class:`RequestError` (404)."""
     if path == MODELS:
-        return adapters_list(policy, customer)
+        return models_list(policy, customer)
     model = path.removeprefix(MODELS + "/")
-    require_adapter(customer, model)
-    return adapter_object(policy, customer, model)
+    require_model(customer, model)
+    return model_object(policy, customer, model)

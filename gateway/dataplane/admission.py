@@ -60,7 +60,7 @@ class Admission:
             line = self._lines[fleet] = WaitingLine(_take, _push_out)
         now = loop.time()
         waiting = _Waiting(
-            request.model,
+            wait.adapter,
             RANKS[customer.priority],
             boxes,
             wait.budget_s,
@@ -87,7 +87,7 @@ class Admission:
                 line.leave(waiting)
         grant = granted.result()
         if grant is None:
-            denied(boxes, request.model, loop.time())
+            denied(boxes, wait.adapter, loop.time())
         return grant
 
     def _have_told(self, fleet: str, boxes: Sequence[Box]) -> None:

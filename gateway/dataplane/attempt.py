@@ -83,12 +83,16 @@ class Asker:
         box = attempt.box
         if not isinstance(box, Box):
             raise TypeError(f"{attempt.kind} is no attempt at an upstream")
-        own = attempt.kind == "own"
         # What may fail for the request's own sake comes before the permit is taken.
         base_model = box.base_model
-        body = request.body if own else msgspec.json.encode(request.fields | {"model": base_model})
+        if attempt.kind == "base":
+            body = msgspec.json.encode(request.fields | {"model": base_model})
+        elif attempt.adapter is not None:
+            body = request.body_for(attempt.adapter)
+        else:
+            raise TypeError("an attempt at an adapter without its name")
         head = box.head(request.path) + _request_id(request, attempt)
-        permit = attempt.permit or _admitted(box, request, own=own, now=clock(), force=attempt.forced)
+        permit = attempt.permit or _admitted(box, request, attempt, clock())
         return self._ask(
             _Question(box.pool, head, body, base_model, None, box.pending), request, attempt, permit, clock
         )
@@ -196,9 +200,9 @@ async def _open(question: _Question, until: float) -> Exchange:
         exchange.close()
 
 
-def _admitted(box: Box, request: Request, *, own: bool, now: float, force: bool) -> Permit:
-    adapter = request.model if own else None
-    permit = box.admit(adapter, now, streamed=request.stream, force=force)
+def _admitted(box: Box, request: Request, attempt: Attempt, now: float) -> Permit:
+    adapter = attempt.adapter
+    permit = box.admit(adapter, now, streamed=request.stream, force=attempt.forced)
     if permit is None:
         error = NotAdmitted(f"{box.name} takes nobody while its breaker tries one request")
         error.reason = box.condition(adapter, now) or error.reason

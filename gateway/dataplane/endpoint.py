@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gateway.clock import wall_s
-from gateway.dataplane.access import MODELS, authenticate, models_body, require_adapter
+from gateway.dataplane.access import MODELS, authenticate, models_body, resolve
 from gateway.dataplane.admission import Admission, denied
 from gateway.dataplane.answers import (
     STATIC_MODEL,
@@ -23,9 +24,10 @@ from gateway.dataplane.attempt import Answer, Asker
 from gateway.dataplane.body import BODY_LIMIT, check_length, read_body
 from gateway.dataplane.call import Call, ClientLeft
 from gateway.dataplane.concurrency import Concurrency, TooManyAtOnce
-from gateway.dataplane.decide import decide
+from gateway.dataplane.conversation import HEADER as CONVERSATION
+from gateway.dataplane.decide import Plan, decide
 from gateway.dataplane.explain import Document, explain
-from gateway.dataplane.journey import Attempt, Journey, Wait
+from gateway.dataplane.journey import Attempt, Journey, OtherVersion, Wait
 from gateway.dataplane.listener import ON_DISCONNECT
 from gateway.dataplane.marks import Mark
 from gateway.dataplane.patience import Patience
@@ -36,6 +38,7 @@ from gateway.dataplane.request import PATHS, Request, parse_request
 from gateway.dataplane.retry_budget import RetryBudget
 from gateway.dataplane.verdict import is_clients_mistake
 from gateway.errors import Reason, RequestError, ShuttingDown, UpstreamError
+from gateway.fleet.box import Box
 from gateway.fleet.fleet import Fleets
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy, StaticStep
 from gateway.upstream.provider_request import Endpoint, unsuited
@@ -111,13 +114,17 @@ class DataPlane:
         finally:
             self.calls.discard(call)
 
-    def explain(self, customer: CustomerPolicy, model: str, *, stream: bool, now: float) -> Document:
-        """The plan that would be made for one of ``customer``'s own models, and why. It changes nothing."""
+    def explain(
+        self, customer: CustomerPolicy, adapter: str, *, stream: bool, now: float, others: Sequence[str] = ()
+    ) -> Document:
+        """The plan that would be made for one of ``customer``'s own adapters, and why. It changes nothing."""
+        fleet = customer.fleet.name
         return explain(
             customer,
-            self._fleets.look(customer.fleet.name, model),
+            self._fleets.look(fleet, adapter),
             self._asker.hosted,
-            adapter=model,
+            adapter=adapter,
+            others=[(other, self._fleets.look(fleet, other)) for other in others],
             stream=stream,
             retries_left=self._budget.left(now),
             now=now,
@@ -182,7 +189,8 @@ class DataPlane:
             endpoint=endpoint,
             fallback_allowed=not (wish := call.header(b"x-failsoft-fallback")) or wish.strip().lower() != b"never",
         )
-        require_adapter(customer, request.model)
+        if request.model not in customer.adapters:
+            resolve(customer, request, call.header(CONVERSATION))
         limit = customer.concurrency
         if limit is None:
             await self._serve(call, customer, request, send)
@@ -203,15 +211,8 @@ class DataPlane:
         clock = call.clock
         began = clock()
         self._budget.request()
-        boxes = self._fleets.boxes_for(customer.fleet.name, request.model)
-        plan = decide(
-            customer,
-            boxes,
-            adapter=request.model,
-            stream=request.stream,
-            fallback_allowed=request.fallback_allowed,
-            now=began,
-        )
+        boxes = self._fleets.boxes_for(customer.fleet.name, request.adapter)
+        plan = _plan(customer, boxes, request, request.adapter, began)
         journey = Journey(
             plan,
             customer,
@@ -221,13 +222,16 @@ class DataPlane:
             unsuited=lambda step: unsuited(step, request.endpoint, request.fields),
             static_suits=lambda step: step.even_for_tools or not request.asks_for_structure,
             providers=self._asker.hosted,
+            other_version=self._other_versions(customer, request) if request.others else None,
         )
+        if request.adapter != request.model:
+            self._record.resolved(customer, request)
         while (attempt := journey.next(clock())) is not None:
             if isinstance(attempt, Wait):
                 await self._wait(call, customer, request, attempt, journey)
                 continue
             if attempt.number == 1 and attempt.reason is Reason.BACKEND_SATURATED:
-                denied(boxes, request.model, clock())
+                denied(boxes, request.adapter, clock())
             call.attempts = attempt.number
             if isinstance(attempt.step, StaticStep):
                 await self._send_static(call, customer, request, attempt, attempt.step, send)
@@ -248,6 +252,19 @@ class DataPlane:
         call.attempts = journey.started
         self._record.unavailable(customer, journey)
         await give_up(call, send, journey.tried)
+
+    def _other_versions(self, customer: CustomerPolicy, request: Request) -> OtherVersion:
+        left = iter(request.others)
+
+        def next_plan(now: float) -> Plan | None:
+            adapter = next(left, None)
+            if adapter is None:
+                return None
+            self._record.other_version(customer, request, adapter)
+            boxes = self._fleets.boxes_for(customer.fleet.name, adapter)
+            return _plan(customer, boxes, request, adapter, now)
+
+        return next_plan
 
     async def _wait(self, call: Call, customer: CustomerPolicy, request: Request, wait: Wait, journey: Journey) -> None:
         began = call.clock()
@@ -307,3 +324,14 @@ class DataPlane:
             await send({"type": "http.response.body", "body": body})
         else:
             await send_whole(send, 200, headers, JSON, mark.splice(static_plain(request, step.text, created=created)))
+
+
+def _plan(customer: CustomerPolicy, boxes: Sequence[Box], request: Request, adapter: str, now: float) -> Plan:
+    return decide(
+        customer,
+        boxes,
+        adapter=adapter,
+        stream=request.stream,
+        fallback_allowed=request.fallback_allowed,
+        now=now,
+    )

@@ -6,7 +6,7 @@ answers as they would and remembers nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,14 +66,14 @@ def explain(
     stream: bool,
     retries_left: int,
     now: float,
+    others: Sequence[tuple[str, Route[Box]]] = (),
 ) -> Document:
     """What would become of a plain chat request for ``adapter`` at ``now``, as JSON can say it.
 
-    ``route`` has its fleet's boxes in their order; ``retries_left``: what the retry budget allows. Times are in seconds
-    from now on.
+    ``route`` has its fleet's boxes in their order; ``retries_left``: what the retry budget allows; ``others``: what may
+    stand in for the adapter, each with its route. Times are in seconds from now on.
     """
-    views = [FrozenBox(box) for box in route.boxes]
-    plan = decide(policy, views, adapter=adapter, stream=stream, fallback_allowed=True, now=now)
+    plan = _plan_for(policy, adapter, route, stream=stream, now=now)
     waits = plan.waits
     plan.look_at_all(now)
     budget_s = first_token_budget_s(policy, stream=stream)
@@ -89,6 +89,7 @@ def explain(
             unsuited=lambda step: unsuited(step, "chat", {"messages": [], "model": adapter, "stream": stream}),
             static_suits=lambda step: True,
             providers=providers,
+            other_version=_other_versions(policy, others, stream=stream) if others else None,
         )
 
     first_reason = journey().reason
@@ -97,7 +98,7 @@ def explain(
     at_once = [attempt for attempt, _, _ in _walk(way, UpstreamStatus(404), now, slow=False, skipped=skipped)]
     slow_way = journey()
     late = {
-        (attempt.served_by, attempt.forced): (began - now, ended - now)
+        _place(attempt): (began - now, ended - now)
         for attempt, began, ended in _walk(slow_way, UpstreamTimeout("silent"), now, slow=True, skipped=[])
     }
     own_first = bool(at_once) and at_once[0].kind == "own"
@@ -114,9 +115,9 @@ def explain(
         "waits_for_room": waits,
         "degraded_reason": None if own_first or not at_once else str(first_reason),
         "homes": _homes(route, plan, budget_s, now),
-        "boxes": [_box(view, route, plan, budget_s, now) for view in views],
-        "attempts": [_attempt(attempt, late.get((attempt.served_by, attempt.forced)), now) for attempt in at_once],
-        "left_out": [*_boxes_left_out(views, plan, budget_s, now), *skipped, *_steps_left_out(policy, at_once)],
+        "boxes": [_box(view, route, plan, budget_s, now) for view in plan.boxes if isinstance(view, FrozenBox)],
+        "attempts": [_attempt(attempt, late.get(_place(attempt)), adapter, now) for attempt in at_once],
+        "left_out": [*_boxes_left_out(plan, budget_s, now), *skipped, *_steps_left_out(policy, at_once)],
     }
 
 
@@ -140,8 +141,32 @@ def _walk(
     skipped += way.tried[seen:]
 
 
-def _attempt(attempt: Attempt, late: tuple[float, float] | None, now: float) -> Document:
+def _plan_for(policy: CustomerPolicy, adapter: str, route: Route[Box], *, stream: bool, now: float) -> Plan:
+    views = [FrozenBox(box) for box in route.boxes]
+    return decide(policy, views, adapter=adapter, stream=stream, fallback_allowed=True, now=now)
+
+
+def _other_versions(
+    policy: CustomerPolicy, others: Sequence[tuple[str, Route[Box]]], *, stream: bool
+) -> Callable[[float], Plan | None]:
+    left = iter(others)
+
+    def next_plan(now: float) -> Plan | None:
+        found = next(left, None)
+        return None if found is None else _plan_for(policy, *found, stream=stream, now=now)
+
+    return next_plan
+
+
+def _place(attempt: Attempt) -> tuple[str, str | None, bool]:
+    """What tells it from all other attempts of a plan."""
+    return attempt.served_by, attempt.adapter, attempt.forced
+
+
+def _attempt(attempt: Attempt, late: tuple[float, float] | None, adapter: str, now: float) -> Document:
     notes = []
+    if attempt.adapter not in (None, adapter):
+        notes.append(f"{attempt.adapter} stands in, only where a box lacks {adapter}")
     if attempt.forced:
         notes.append("last resort: asked although it was passed over, as all else has failed")
     if attempt.kind == "base":
@@ -154,6 +179,7 @@ def _attempt(attempt: Attempt, late: tuple[float, float] | None, now: float) -> 
         "number": attempt.number,
         "kind": attempt.kind,
         "served_by": attempt.served_by,
+        "adapter": attempt.adapter,
         "forced": attempt.forced,
         # What it gets where all before it fail at once, and when it runs where each takes all of its time; None where
         # it is not reached then.
@@ -231,9 +257,9 @@ def _role(view: BoxView, plan: Plan) -> str:
     return "last_resort" if view in plan.last_resort else "left_out"
 
 
-def _boxes_left_out(views: Sequence[FrozenBox], plan: Plan, budget_s: float, now: float) -> Iterator[str]:
-    for view in views:
-        if _role(view, plan) == "own":
+def _boxes_left_out(plan: Plan, budget_s: float, now: float) -> Iterator[str]:
+    for view in plan.boxes:
+        if not isinstance(view, FrozenBox) or _role(view, plan) == "own":
             continue
         why = _why_not(view.box, plan.adapter, budget_s, now)
         if why is None:

@@ -8,15 +8,17 @@ time in hand for the fallback, and each step for those behind it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
-from gateway.dataplane.decide import WAIT_SHARE, BoxView, Plan
+from gateway.dataplane.decide import MAX_OWN_ATTEMPTS, WAIT_SHARE, BoxView, Plan
+from gateway.dataplane.target import Attempt, Wait, own_attempt, provider_attempt
 from gateway.dataplane.verdict import may_have_killed, public_text, reason_of
 from gateway.errors import NotAdmitted, Reason, UpstreamError
 from gateway.fleet.permit import Held
 from gateway.policy.compiled import BaseStep, CustomerPolicy, ProviderSpec, ProviderStep, StaticStep
+
+__all__ = ["Attempt", "Journey", "OtherVersion", "ProvidersView", "Wait"]
 
 FALLBACK_RESERVE = 1 / 3
 """Share of the deadline that the own adapter leaves to the fallback, where there is one."""
@@ -24,38 +26,8 @@ FALLBACK_RESERVE = 1 / 3
 MAX_CRASHES = 2
 """Boxes that one request may take down before it is kept from all others (case 9)."""
 
-Kind = Literal["own", "base", "provider", "static"]
-
-
-@dataclass(slots=True, eq=False)
-class Attempt:
-    """One try of one target. ``until``: monotonic time by which its first content has to be there (plain: all of it).
-
-    ``reason`` is None for the own adapter, else why the answer is degraded.
-    """
-
-    kind: Kind
-    served_by: str
-    number: int = 0
-    until: float = 0.0
-    reason: Reason | None = None
-    box: BoxView | None = None
-    step: ProviderStep | StaticStep | None = None
-    forced: bool = False
-    """Asked although its breaker is open, as nothing else is left."""
-    permit: Held | None = None
-    """What it has been let in by, where it waited for that."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Wait:
-    """No attempt yet: until monotonic time ``until`` it has to be seen whether one of ``boxes`` gets room. Then
-    ``waited`` is due."""
-
-    boxes: Sequence[BoxView]
-    budget_s: float
-    until: float
-
+OtherVersion = Callable[[float], Plan | None]
+"""The plan at a time for the next other version of the alias that was asked for; None: there is none left."""
 
 Unsuited = Callable[[ProviderStep], str | None]
 """Why a provider step cannot serve this request, or None."""
@@ -75,7 +47,8 @@ class Journey:
     """The state of one request between its attempts.
 
     ``take_retry`` asks the retry budget; ``unsuited`` and ``static_suits`` say which steps can serve the request,
-    ``providers`` which providers may be asked now.
+    ``providers`` which providers may be asked now. ``other_version`` is given where an alias has several: where a box
+    lacks the one, the customer's own other one is better than another model.
     """
 
     __slots__ = (
@@ -86,8 +59,11 @@ class Journey:
         "_failed_boxes",
         "_first_reason",
         "_last_index",
+        "_missing",
         "_now",
+        "_other_version",
         "_own_index",
+        "_own_left",
         "_own_over",
         "_own_until",
         "_permit",
@@ -115,6 +91,7 @@ class Journey:
         unsuited: Unsuited,
         static_suits: Callable[[StaticStep], bool],
         providers: ProvidersView,
+        other_version: OtherVersion | None = None,
     ) -> None:
         self._plan = plan
         self._policy = policy
@@ -129,6 +106,9 @@ class Journey:
         self._unsuited = unsuited
         self._static_suits = static_suits
         self._providers = providers
+        self._other_version = other_version
+        self._missing = False
+        self._own_left = MAX_OWN_ATTEMPTS
         self._skipped: list[ProviderStep] = []
         self._now = now
         self._crashed = 0
@@ -177,6 +157,8 @@ class Journey:
         if attempt.box is not None:
             if reason_of(error) is not Reason.ADAPTER_UNAVAILABLE:
                 self._failed_boxes.add(attempt.box.name)
+            elif attempt.kind == "own":
+                self._missing = True
             if may_have_killed(error):
                 self._crashed += 1
 
@@ -196,7 +178,12 @@ class Journey:
             if self._plain:
                 return now + (self._own_until - now) / 2
             plan = self._plan
-            if not plan.steps and self._own_index >= len(plan.own) and not plan.look_on(now):
+            if (
+                not plan.steps
+                and not self._kept_for_versions
+                and self._own_index >= len(plan.own)
+                and not plan.look_on(now)
+            ):
                 # Nothing stands behind it, so that giving it up early would gain nobody anything.
                 return self._own_until
             budget_s = self._policy.ttft_budget_s
@@ -222,12 +209,18 @@ class Journey:
     # would say this more shortly, and would leave a cycle behind every request: itself, held by what it holds.
 
     def _next_candidate(self) -> Attempt | Wait | None:
-        return self._next_own() or self._next_step() or self._next_last_box() or self._next_last_provider()
+        return (
+            self._next_own()
+            or self._next_version()
+            or self._next_step()
+            or self._next_last_box()
+            or self._next_last_provider()
+        )
 
     def _next_own(self) -> Attempt | Wait | None:
         number = self._own_index
         plan = self._plan
-        if self._own_over or self._crashed >= MAX_CRASHES:
+        if self._own_over or self._crashed >= MAX_CRASHES or self._own_left <= self._kept_for_versions:
             return None
         if number >= len(plan.own) and not plan.look_on(self._now):
             if not plan.waits:
@@ -243,17 +236,41 @@ class Journey:
             self._own_over = True
             return None
         self._own_index = number + 1
-        attempt = _own(plan.own[number])
+        self._own_left -= 1
+        attempt = own_attempt(plan.own[number], plan.adapter)
         if self._permit is not None:
             attempt.permit, self._permit = self._permit, None
         return attempt
 
+    @property
+    def _kept_for_versions(self) -> int:
+        """Attempts that are left to other versions: one, once a box is known to lack the first."""
+        return 1 if self._missing and self._other_version is not None else 0
+
+    def _next_version(self) -> Attempt | Wait | None:
+        other = self._other_version
+        while other is not None and self._own_left:
+            if not self._missing and self._plan.withheld is not Reason.ADAPTER_UNAVAILABLE:
+                return None
+            plan = other(self._now)
+            if plan is None:
+                self._other_version = None
+                return None
+            self._first_reason = self.reason
+            self._plan = plan
+            # As a fallback step would be, it is not charged to the retry budget.
+            self._missing = self._own_over = False
+            self._own_index = self._last_index = 0
+            if (candidate := self._next_own()) is not None:
+                return candidate
+        return None
+
     def _wait(self, fallback: bool) -> Wait:
-        boxes, budget_s = self._plan.boxes, self._plan.budget_s
+        adapter, boxes, budget_s = self._plan.adapter, self._plan.boxes, self._plan.budget_s
         if fallback:
-            return Wait(boxes, budget_s, min(self._began + WAIT_SHARE * budget_s, self._own_until))
+            return Wait(adapter, boxes, budget_s, min(self._began + WAIT_SHARE * budget_s, self._own_until))
         # Better late than an error; and who waits longest is who has the lowest priority.
-        return Wait(boxes, math.inf, (self._began + self._own_until) / 2)
+        return Wait(adapter, boxes, math.inf, (self._began + self._own_until) / 2)
 
     def _fallback_stands(self) -> bool:
         """Whether some step could be taken now."""
@@ -289,7 +306,7 @@ class Journey:
                 self.tried.append(f"provider:{step.provider.name}: skipped: {why_not}")
                 self._skipped.append(step)
             else:
-                return _provided(step)
+                return provider_attempt(step)
         return None
 
     def _next_base(self) -> Attempt | None:
@@ -305,13 +322,13 @@ class Journey:
         if self._last_index >= len(self._plan.last_resort) or self._crashed >= MAX_CRASHES:
             return None
         self._last_index += 1
-        return _own(self._plan.last_resort[self._last_index - 1], forced=True)
+        return own_attempt(self._plan.last_resort[self._last_index - 1], self._plan.adapter, forced=True)
 
     def _next_last_provider(self) -> Attempt | None:
         while self._skipped:
             step = self._skipped.pop(0)
             if self._providers.is_last_resort(step.provider, self._now):
-                return _provided(step, forced=True)
+                return provider_attempt(step, forced=True)
         return None
 
     def _may_retry(self) -> bool:
@@ -321,11 +338,3 @@ class Journey:
             self.tried.append("no other box: the retry budget is spent")
             return False
         return True
-
-
-def _own(box: BoxView, *, forced: bool = False) -> Attempt:
-    return Attempt("own", f"box:{box.name}", box=box, forced=forced)
-
-
-def _provided(step: ProviderStep, *, forced: bool = False) -> Attempt:
-    return Attempt("provider", f"provider:{step.provider.name}", step=step, forced=forced)

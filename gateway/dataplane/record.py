@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sized
 
 from gateway.dataplane.attempt import Answer
 from gateway.dataplane.journey import Attempt, Journey
+from gateway.dataplane.request import Request
 from gateway.errors import InternalFault, NotAdmitted, Reason, UpstreamError, UpstreamStatus
 from gateway.fleet.hosted import UNAUTHORIZED
 from gateway.observe.alarms import Alarms
@@ -79,6 +80,14 @@ class Record:
         """The retry budget was spent: no other box was asked."""
         self._metrics.retries_denied.inc()
 
+    def resolved(self, customer: CustomerPolicy, request: Request) -> None:
+        """An alias was asked for, and stands for ``request.adapter`` this time."""
+        self._metrics.alias_requests.inc(customer.name, request.model, request.adapter)
+
+    def other_version(self, customer: CustomerPolicy, request: Request, adapter: str) -> None:
+        """A box lacks the alias's version: ``adapter`` is to stand in for it."""
+        self._metrics.alias_stand_ins.inc(customer.name, request.model, adapter)
+
     def refused(self, customer: CustomerPolicy) -> None:
         """The box found the client's mistake."""
         self._metrics.requests.inc(customer.name, "none", NOT_DEGRADED)
@@ -91,7 +100,7 @@ class Record:
         """A stream ended with an error frame."""
         served_by = answer.attempt.served_by
         self._metrics.streams_broken.inc(served_by)
-        self._events.add("stream_broken", customer=customer.name, served_by=served_by, error=str(error))
+        self._events.add("stream_broken", customer=customer.name, served_by=served_by, error=error.for_watchers)
         if isinstance(error, InternalFault):
             self.defect(error, served_by)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import msgspec
 
+from gateway.dataplane.renaming import with_model
 from gateway.errors import RequestError
 from gateway.upstream.provider_request import Endpoint
 
@@ -39,7 +40,9 @@ _decode = msgspec.json.Decoder(_Body).decode
 class Request:
     """One request of one client, as far as decisions need it.
 
-    ``choices`` is how many choices the answer has to finish (``n`` times the number of prompts).
+    ``choices`` is how many choices the answer has to finish (``n`` times the number of prompts). ``model`` is what the
+    client asked for, ``adapter`` what boxes know it as: another name where it is an alias. ``others``: the alias's
+    other versions, in the order in which they may stand in for that one.
     """
 
     id: str
@@ -49,12 +52,35 @@ class Request:
     stream: bool
     choices: int
     include_usage: bool
+    adapter: str
     fallback_allowed: bool = True
+    others: tuple[str, ...] = ()
+    _bodies: dict[str, bytes] | None = field(default=None, repr=False)
 
     @property
     def path(self) -> str:
         """The path under which a box serves this request."""
         return PATHS[self.endpoint]
+
+    def resolved(self, adapter: str, *others: str) -> None:
+        """``model`` is an alias, and stands for ``adapter``. Raises as :attr:`fields`."""
+        try:
+            self._bodies = {adapter: with_model(self.body, adapter)}
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise RequestError(400, f"The request body is not valid JSON: {error}") from error
+        self.adapter = adapter
+        self.others = others
+
+    def body_for(self, adapter: str) -> bytes:
+        """The body as a box is to get it: the client's own, byte by byte, where that asks for ``adapter``."""
+        if adapter == self.model:
+            return self.body
+        if self._bodies is None:
+            raise ValueError(f"{self.model} stands for no {adapter}")
+        body = self._bodies.get(adapter)
+        if body is None:
+            body = self._bodies[adapter] = with_model(self.body, adapter)
+        return body
 
     @cached_property
     def fields(self) -> dict[str, Any]:
@@ -105,6 +131,7 @@ def parse_request(body: bytes, *, id: str, endpoint: Endpoint, fallback_allowed:
         stream=bool(wire.stream),
         choices=max(1, choices),
         include_usage=bool(wire.stream_options and wire.stream_options.include_usage),
+        adapter=wire.model,
         fallback_allowed=fallback_allowed,
     )
 

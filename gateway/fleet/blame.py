@@ -87,7 +87,7 @@ class Failure:
             is_one_adapters(error),
             isinstance(error, UpstreamTimeout | ConnectTimeout | BoxEjected),
             isinstance(error, ConnectError),
-            str(error)[:MAX_ERROR_CHARS],
+            error.for_watchers[:MAX_ERROR_CHARS],
         )
 
 

@@ -173,7 +173,7 @@ class ProviderHealth:
             error.retry_after_s if isinstance(error, UpstreamStatus) else None,
             isinstance(error, UpstreamTimeout | ConnectTimeout),
             permit.was_impatient(error, now),
-            str(error)[:MAX_ERROR_CHARS],
+            error.for_watchers[:MAX_ERROR_CHARS],
         )
         self.learned(permit, failure, now)
 

@@ -97,6 +97,20 @@ class GatewayMetrics:
                 ("customer",),
             )
         )
+        self.alias_requests = add(
+            Counter(
+                "failsoft_alias_requests_total",
+                "Requests for an alias, by the adapter that it stood for.",
+                ("customer", "alias", "adapter"),
+            )
+        )
+        self.alias_stand_ins = add(
+            Counter(
+                "failsoft_alias_stand_ins_total",
+                "Requests for an alias that went on to another of its adapters, as a box lacks the one they were for.",
+                ("customer", "alias", "adapter"),
+            )
+        )
         self.client_disconnects = add(
             Counter("failsoft_client_disconnects_total", "Clients that left before their answer had ended.")
         )

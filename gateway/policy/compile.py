@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from gateway.errors import PolicyError
 from gateway.policy import models
+from gateway.policy.alias import Alias
 from gateway.policy.compiled import (
     ApiKey,
     BaseStep,
@@ -124,6 +125,7 @@ def _customer(
         priority=rules.priority,
         concurrency=rules.limits.concurrency,
         hosted_allowed=rules.hosted.allowed,
+        aliases={name: Alias.of(customer.customer, name, target) for name, target in customer.aliases.items()},
     )
 
 
@@ -152,19 +154,16 @@ def _warnings(rules: Mapping[str, Effective]) -> Iterator[str]:
 
 def _not_in_force(policy_set: PolicySet, rules: Mapping[str, Effective]) -> Iterator[str]:
     """One line a key that is accepted and not acted on yet, however many customers write it."""
-    written: dict[str, list[str]] = {key: [] for key in ("limits", "aliases", "hosted.usd_per_day")}
+    written: dict[str, list[str]] = {key: [] for key in ("limits", "hosted.usd_per_day")}
     for customer in policy_set.customers:
         name = customer.customer
         limits = rules[name].limits
         if limits.requests_per_minute is not None or limits.tokens_per_minute is not None:
             written["limits"].append(name)
-        if customer.aliases:
-            written["aliases"].append(name)
         if rules[name].hosted.usd_per_day is not None:
             written["hosted.usd_per_day"].append(name)
     what = {
         "limits": "requests and tokens a minute are not limited yet, only concurrency",
-        "aliases": "aliases do not resolve yet: ask for the adapter's own name",
         "hosted.usd_per_day": "what hosted providers cost is not capped yet",
     }
     for key, names in written.items():

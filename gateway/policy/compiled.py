@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gateway.policy.alias import Alias
+
 Priority = Literal["high", "standard", "low"]
 
 
@@ -102,6 +104,13 @@ class CustomerPolicy:
     concurrency: int | None = None
     """Requests that may be answered at once; None: any number."""
     hosted_allowed: bool = True
+    aliases: Mapping[str, Alias] = field(default_factory=dict, hash=False)
+    """Names that stand for some of ``adapters``; none is an adapter's."""
+
+    def __post_init__(self) -> None:
+        # Compiling drops such steps. Here too, so that no other way of making one can forget it.
+        if not self.hosted_allowed and any(isinstance(step, ProviderStep) for step in self.steps):
+            raise ValueError(f"{self.name} may not reach hosted providers, and has a step that does")
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,9 @@ def _aliases(index: int, customer: CustomerFile, taken: _Taken, locate: Locate) 
         for adapter in weights:
             if adapter not in customer.adapters:
                 place = at if isinstance(target, str) else (*at, adapter)
+                if adapter in customer.aliases:
+                    yield Finding(index, place, f"{adapter} is an alias itself", "an alias names adapters only")
+                    continue
                 hint = meant(adapter, customer.adapters, noun="adapter of this customer")
                 yield Finding(index, place, f"{adapter} is not one of this customer's adapters", hint)
         if not any(weights.values()):

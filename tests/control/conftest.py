@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -78,10 +78,20 @@ class House:
             started_at=100.0,
         )
 
-    def explain(self, customer: CustomerPolicy, model: str, *, stream: bool, now: float) -> dict[str, Any]:
-        route = self.fleets.look(customer.fleet.name, model)
-        left = self.retries.left(now)
-        return explain(customer, route, self.hosted, adapter=model, stream=stream, retries_left=left, now=now)
+    def explain(
+        self, customer: CustomerPolicy, adapter: str, *, stream: bool, now: float, others: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        fleet = customer.fleet.name
+        return explain(
+            customer,
+            self.fleets.look(fleet, adapter),
+            self.hosted,
+            adapter=adapter,
+            others=[(other, self.fleets.look(fleet, other)) for other in others],
+            stream=stream,
+            retries_left=self.retries.left(now),
+            now=now,
+        )
 
     def client(self, *, token: str | None = TOKEN, public: bool = True, admin: bool = True) -> httpx2.AsyncClient:
         app = create_control_app(self.sources(), public=public, admin=admin)

@@ -13,6 +13,7 @@ from gateway.cli.explain import explain
 from gateway.errors import ConnectError, UpstreamStatus
 from gateway.fleet.box import Box
 from gateway.fleet.engine_metrics import EngineReading
+from gateway.policy.alias import Alias, named_conversation
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy, ProviderStep
 from tests.control.conftest import House, run
 
@@ -324,3 +325,61 @@ async def test_no_gateway_is_three() -> None:
         port = sock.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     assert (await run(explain, "--customer", "acme", "--model", "acme_v3", "--url", url)).exit_code == 3
+
+
+def with_alias(policy: CompiledPolicy, target: str | dict[str, int]) -> CompiledPolicy:
+    return with_acme(policy, aliases={"acme": Alias.of("acme", "acme", target)})
+
+
+async def test_an_alias_is_explained_by_the_version_it_stands_for(house: House, policy: CompiledPolicy) -> None:
+    house.take(with_alias(policy, "acme_v4"))
+    found = await ask(house, model="acme")
+    assert found["model"] == "acme"
+    assert found["alias"] == {
+        "name": "acme",
+        "weights": {"acme_v4": 1},
+        "adapter": "acme_v4",
+        "chosen_by": "only",
+        "conversation": None,
+    }
+    assert {attempt["adapter"] for attempt in found["attempts"] if attempt["kind"] == "own"} == {"acme_v4"}
+    assert (await ask(house))["alias"] is None
+
+
+async def test_of_an_alias_that_splits_a_conversation_is_shown_or_the_heaviest_version(
+    house: House, policy: CompiledPolicy
+) -> None:
+    weights = {"acme_v3": 1, "acme_v4": 99}
+    house.take(with_alias(policy, weights))
+    found = await ask(house, model="acme")
+    assert (found["alias"]["adapter"], found["alias"]["chosen_by"]) == ("acme_v4", "weight")
+    alias = Alias.of("acme", "acme", weights)
+    talk = next(name for name in map(str, range(1000)) if alias.versions(named_conversation(name))[0] == "acme_v3")
+    found = await ask(house, model="acme", conversation=talk)
+    assert (found["alias"]["adapter"], found["alias"]["conversation"]) == ("acme_v3", talk)
+
+
+async def test_where_boxes_lack_the_version_the_other_is_in_the_plan_and_why(
+    house: House, policy: CompiledPolicy, boxes: tuple[Box, ...]
+) -> None:
+    house.take(with_alias(policy, {"acme_v3": 1, "acme_v4": 99}))
+    found = await ask(house, model="acme")
+    own = [(one["adapter"], one["notes"]) for one in found["attempts"] if one["kind"] == "own"]
+    stands_in = ["acme_v3 stands in, only where a box lacks acme_v4"]
+    assert own == [("acme_v4", []), ("acme_v4", []), ("acme_v3", stands_in)]
+    for box in house.fleets.boxes_for("main", "acme_v4"):
+        permit = box.admit("acme_v4", house.now, streamed=True)
+        assert permit is not None
+        permit.failed(UpstreamStatus(404), house.now)
+    found = await ask(house, model="acme")
+    assert [one["adapter"] for one in found["attempts"]][:2] == ["acme_v3", "acme_v3"]
+    assert found["degraded_reason"] is None
+    assert [box["role"] for box in found["boxes"]] == ["last_resort", "last_resort"]
+
+
+async def test_an_alias_that_nobody_has_is_told_with_the_nearest(house: House, policy: CompiledPolicy) -> None:
+    house.take(with_alias(policy, "acme_v4"))
+    async with house.client() as client:
+        answer = await client.get("/admin/explain", params=ASK | {"model": "acmee"})
+    assert answer.status_code == 404
+    assert "Did you mean acme?" in answer.text

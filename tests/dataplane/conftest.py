@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from gateway.policy.compiled import CompiledPolicy, Step
-from tests.dataplane.plane import ADAPTER, GENERIC_MODEL, OTHERS_ADAPTER, PROVIDER_KEY, Plane, compiled
+from tests.dataplane.plane import ADAPTER, GENERIC_MODEL, NEXT_ADAPTER, OTHERS_ADAPTER, PROVIDER_KEY, Plane, compiled
 from tests.dataplane.scripted_box import ScriptedBox, ScriptStep
 from tests.support.processes import Processes, Simulator
 
@@ -32,7 +32,7 @@ def pytest_asyncio_loop_factories(
 
 @pytest.fixture(scope="session")
 def simulators(session_processes: Processes) -> dict[str, Simulator]:
-    adapters = [ADAPTER, OTHERS_ADAPTER]
+    adapters = [ADAPTER, NEXT_ADAPTER, OTHERS_ADAPTER]
     started = {name: session_processes.box(name=name, adapters=adapters, tokens=TOKENS) for name in ("a", "b")}
     started["hosted"] = session_processes.provider(
         name="hosted", api_key=PROVIDER_KEY, model=[GENERIC_MODEL, "other-mini"], tokens=TOKENS

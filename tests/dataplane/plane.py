@@ -37,6 +37,7 @@ from tests.support.raw_client import RawClient
 KEY = "fs-acme-key"
 OTHER_KEY = "fs-globex-key"
 ADAPTER = "acme_v3"
+NEXT_ADAPTER = "acme_v4"
 OTHERS_ADAPTER = "globex_v1"
 PROVIDER_KEY = "sk-of-the-provider"
 GENERIC_MODEL = "generic-mini"
@@ -79,7 +80,9 @@ class Plane:
 
     def __init__(self, policy: CompiledPolicy, *, state_dir: Path, watching: bool = False, **options: Any) -> None:
         self.current = policy
-        self.metrics = GatewayMetrics(Registry())
+        self.registry = Registry()
+        self.metrics = GatewayMetrics(self.registry)
+        self.source = "folder"
         self.events = Events(1000)
         self.alarms = Alarms(self.metrics, self.events)
         self.fleets = Fleets(metrics=self.metrics, alarms=self.alarms, events=self.events, probing=watching)

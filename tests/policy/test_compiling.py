@@ -117,12 +117,11 @@ def test_what_is_not_in_force_takes_a_line_a_key_and_not_a_line_a_customer(folde
     for number in range(20):
         folder.customer(
             f"c{number:02}",
-            f"limits: {{requests_per_minute: 1}}\naliases: {{x: c{number:02}_v1}}\npriority: low\n"
-            "hosted: {usd_per_day: 1}\non_broken_stream: resume\n",
+            "limits: {requests_per_minute: 1}\npriority: low\nhosted: {usd_per_day: 1}\non_broken_stream: resume\n",
         )
     lines = compiled(folder).not_in_force
     assert [line.partition(":")[0] for line in lines] == [
-        "limits", "aliases", "hosted.usd_per_day", "on_broken_stream",
+        "limits", "hosted.usd_per_day", "on_broken_stream",
     ]  # fmt: skip
     assert all("c00, c01, c02 and 17 more" in line for line in lines)
 

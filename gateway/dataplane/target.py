@@ -1,0 +1,57 @@
+"""What a journey gives next: an attempt at one target, or a wait for room at several boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gateway.dataplane.decide import BoxView
+from gateway.errors import Reason
+from gateway.fleet.permit import Held
+from gateway.policy.compiled import ProviderStep, StaticStep
+
+Kind = Literal["own", "base", "provider", "static"]
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One try of one target. ``until``: monotonic time by which its first content has to be there (plain: all of it).
+
+    ``reason`` is None for the own adapter, else why the answer is degraded. ``adapter``: what a box is asked for; None:
+    its base.
+    """
+
+    kind: Kind
+    served_by: str
+    number: int = 0
+    until: float = 0.0
+    reason: Reason | None = None
+    box: BoxView | None = None
+    adapter: str | None = None
+    step: ProviderStep | StaticStep | None = None
+    forced: bool = False
+    """Asked although its breaker is open, as nothing else is left."""
+    permit: Held | None = None
+    """What it has been let in by, where it waited for that."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wait:
+    """No attempt yet: until monotonic time ``until`` it has to be seen whether one of ``boxes`` gets room for
+    ``adapter``. Then ``waited`` is due."""
+
+    adapter: str
+    boxes: Sequence[BoxView]
+    budget_s: float
+    until: float
+
+
+def own_attempt(box: BoxView, adapter: str, *, forced: bool = False) -> Attempt:
+    """One of the customer's own adapters, on ``box``."""
+    return Attempt("own", f"box:{box.name}", box=box, adapter=adapter, forced=forced)
+
+
+def provider_attempt(step: ProviderStep, *, forced: bool = False) -> Attempt:
+    """A fallback step at a provider."""
+    return Attempt("provider", f"provider:{step.provider.name}", step=step, forced=forced)
