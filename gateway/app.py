@@ -29,6 +29,7 @@ from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.log import LogFormat, log_event
 from gateway.observe.metrics import GatewayMetrics, Registry
+from gateway.orders.keeper import OrderKeeper
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.follow import PolicyFollower
 from gateway.policy.replicas import Heartbeat
@@ -37,6 +38,7 @@ from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
 from gateway.workers.crew import Crew
 from gateway.workers.member import Terms
+from gateway.workers.news import OrdersAre
 from gateway.workers.port import BACKLOG, sockets_at
 from gateway.workers.watcher_box import WatcherBox
 
@@ -106,12 +108,16 @@ class Gateway:
         self._metrics.replicas.set(1)
         self._providers = Providers(state_dir=settings.state_dir, alarms=self._alarms)
         self._hosted = Hosted(metrics=self._metrics, alarms=self._alarms, events=self._events)
+        self._orders = OrderKeeper(metrics=self._metrics, alarms=self._alarms, events=self._events)
+        if (crew := self._crew) is not None:
+            self._orders.on_change(lambda ends: crew.announce(OrdersAre(dict(ends))))
         self._registry.before_render(lambda: self._metrics.policy_source.replace({(self._follower.source,): 1}))
         self._dataplane = DataPlane(
             self._follower,
             self._fleets,
             Asker(self._providers, self._hosted),
             Record(self._metrics, self._events, self._alarms),
+            forced=self._orders.forced,
         )
 
     def stop(self) -> None:
@@ -145,6 +151,7 @@ class Gateway:
             await self._follower.start()
             if self._heartbeat is not None:
                 self._heartbeat.start()
+            await self._orders.start(self._follower.redis_url)
             collect_rarely()
             servers = self._servers(public, admin)
             running = [
@@ -174,6 +181,7 @@ class Gateway:
                 sock.close()
             if self._heartbeat is not None:
                 await self._heartbeat.close()
+            await self._orders.close()
             await self._follower.close()
             await self._fleets.close()
             await self._providers.close()
@@ -192,6 +200,7 @@ class Gateway:
             alarms=self._alarms,
             events=self._events,
             explain=self._dataplane.explain,
+            orders=self._orders,
             admin_token=settings.admin_token,
             workers=self._workers,
         )

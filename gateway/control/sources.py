@@ -12,6 +12,7 @@ from gateway.fleet.hosted import Hosted
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import Registry
+from gateway.orders.keeper import OrderKeeper
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy
 
 SNAPSHOT = "snapshot"
@@ -51,6 +52,7 @@ class ControlSources:
     alarms: Alarms
     events: Events
     explain: Explain
+    orders: OrderKeeper
     admin_token: str | None = field(repr=False)
     workers: Callable[[], list[dict[str, Any]]] = list
     clock: Callable[[], float] = time.monotonic

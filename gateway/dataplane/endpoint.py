@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from gateway.clock import wall_s
@@ -22,10 +24,12 @@ from gateway.dataplane.answers import (
 from gateway.dataplane.attempt import Answer, Asker
 from gateway.dataplane.body import BODY_LIMIT, check_length, read_body
 from gateway.dataplane.call import Call, ClientLeft
+from gateway.dataplane.candidate import Attempt, Wait
 from gateway.dataplane.concurrency import Concurrency, TooManyAtOnce
 from gateway.dataplane.decide import decide
+from gateway.dataplane.drill_share import DrillShare
 from gateway.dataplane.explain import Document, explain
-from gateway.dataplane.journey import Attempt, Journey, Wait
+from gateway.dataplane.journey import Journey
 from gateway.dataplane.listener import ON_DISCONNECT
 from gateway.dataplane.marks import Mark
 from gateway.dataplane.patience import Patience
@@ -37,6 +41,7 @@ from gateway.dataplane.retry_budget import RetryBudget
 from gateway.dataplane.verdict import is_clients_mistake
 from gateway.errors import Reason, RequestError, ShuttingDown, UpstreamError
 from gateway.fleet.fleet import Fleets
+from gateway.orders.forced import Forced
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy, StaticStep
 from gateway.upstream.provider_request import Endpoint, unsuited
 
@@ -54,7 +59,10 @@ class PolicySource(Protocol):
 
 
 class DataPlane:
-    """The endpoint. One instance a process; all state of a request lives in its own call. ``calls``: those running."""
+    """The endpoint. One instance a process; all state of a request lives in its own call. ``calls``: those running.
+
+    ``forced``: who is degraded by order. ``uniform``: numbers from 0 to 1, by which requests take part in drills.
+    """
 
     def __init__(
         self,
@@ -65,8 +73,12 @@ class DataPlane:
         *,
         body_limit: int = BODY_LIMIT,
         retry_share: float = 1.0,
+        forced: Forced | None = None,
+        uniform: Callable[[], float] = random.random,
     ) -> None:
         self._policies = policies
+        self._forced = Forced() if forced is None else forced
+        self._drills = DrillShare(uniform)
         self._fleets = fleets
         self._asker = asker
         self._record = record
@@ -121,6 +133,7 @@ class DataPlane:
             stream=stream,
             retries_left=self._budget.left(now),
             now=now,
+            forced=self._forced.holds(customer.name, now),
         )
 
     @property
@@ -204,6 +217,11 @@ class DataPlane:
         began = clock()
         self._budget.request()
         boxes = self._fleets.boxes_for(customer.fleet.name, request.model)
+        # Who asks for the own adapter or an error is left out of both.
+        forced = request.fallback_allowed and self._forced.holds(customer.name, began)
+        drill = None
+        if customer.drill_share and request.fallback_allowed and not forced:
+            drill = self._drills.draw(customer)
         plan = decide(
             customer,
             boxes,
@@ -211,6 +229,7 @@ class DataPlane:
             stream=request.stream,
             fallback_allowed=request.fallback_allowed,
             now=began,
+            planned=forced or drill is not None,
         )
         journey = Journey(
             plan,
@@ -221,6 +240,8 @@ class DataPlane:
             unsuited=lambda step: unsuited(step, request.endpoint, request.fields),
             static_suits=lambda step: step.even_for_tools or not request.asks_for_structure,
             providers=self._asker.hosted,
+            forced=forced,
+            drill=drill,
         )
         while (attempt := journey.next(clock())) is not None:
             if isinstance(attempt, Wait):
@@ -271,6 +292,7 @@ class DataPlane:
             if exchange is None:
                 await send_whole(send, 200, headers, JSON, answer.body)
                 self._record.ended(answer, clock() - began)
+                self._record.whole(customer, answer)
                 return
             call.stream = answer
             error = await relay_stream(send, headers, answer, clock, stall_timeout_s=customer.stall_timeout_s)
@@ -281,6 +303,7 @@ class DataPlane:
                 if permit is not None:
                     permit.failed(error, clock())
                 return
+            self._record.whole(customer, answer)
             if permit is not None:
                 permit.released()
             await read_end(exchange, clock())

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.dataplane.candidate import Attempt, ProvidersView, Wait
 from gateway.dataplane.decide import BoxView, Plan, decide, first_token_budget_s
-from gateway.dataplane.journey import Attempt, Journey, ProvidersView, Wait
+from gateway.dataplane.journey import Journey
 from gateway.errors import Reason, UpstreamError, UpstreamStatus, UpstreamTimeout
 from gateway.fleet.box import Box
 from gateway.fleet.box_load import BoxLoad
@@ -66,14 +67,15 @@ def explain(
     stream: bool,
     retries_left: int,
     now: float,
+    forced: bool = False,
 ) -> Document:
     """What would become of a plain chat request for ``adapter`` at ``now``, as JSON can say it.
 
-    ``route`` has its fleet's boxes in their order; ``retries_left``: what the retry budget allows. Times are in seconds
-    from now on.
+    ``route`` has its fleet's boxes in their order; ``retries_left``: what the retry budget allows; ``forced``: the
+    customer is degraded by order. Times are in seconds from now on.
     """
     views = [FrozenBox(box) for box in route.boxes]
-    plan = decide(policy, views, adapter=adapter, stream=stream, fallback_allowed=True, now=now)
+    plan = decide(policy, views, adapter=adapter, stream=stream, fallback_allowed=True, now=now, planned=forced)
     waits = plan.waits
     plan.look_at_all(now)
     budget_s = first_token_budget_s(policy, stream=stream)
@@ -89,9 +91,9 @@ def explain(
             unsuited=lambda step: unsuited(step, "chat", {"messages": [], "model": adapter, "stream": stream}),
             static_suits=lambda step: True,
             providers=providers,
+            forced=forced,
         )
 
-    first_reason = journey().reason
     # A box that lacks the adapter leaves most to be tried: the base, and there too.
     way, skipped = journey(), list[str]()
     at_once = [attempt for attempt, _, _ in _walk(way, UpstreamStatus(404), now, slow=False, skipped=skipped)]
@@ -110,9 +112,11 @@ def explain(
         "deadline_s": policy.deadline_s,
         "first_token_budget_s": budget_s,
         "retries_left": retries_left,
+        "forced": forced,
+        "drill_share": policy.drill_share,
         # Where it does, what follows is for when no room comes in time.
         "waits_for_room": waits,
-        "degraded_reason": None if own_first or not at_once else str(first_reason),
+        "degraded_reason": None if own_first or not at_once else str(at_once[0].reason),
         "homes": _homes(route, plan, budget_s, now),
         "boxes": [_box(view, route, plan, budget_s, now) for view in views],
         "attempts": [_attempt(attempt, late.get((attempt.served_by, attempt.forced)), now) for attempt in at_once],

@@ -3,20 +3,24 @@
 Order: the own adapter on one box after the other, then the policy's fallback steps, then, where all failed, boxes and
 then providers whose breaker is open but which fail fast. All share the policy's ``deadline``; the own adapter leaves
 time in hand for the fallback, and each step for those behind it.
+
+A degradation may also be planned. By order (``forced``) the steps come first, and the own adapter is what is left where
+none of them answers. As a drill one step is tried before all else, and where it fails all goes its usual way.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable
 
+from gateway.dataplane.candidate import Attempt, ProvidersView, Unsuited, Wait, own, provided
 from gateway.dataplane.decide import WAIT_SHARE, BoxView, Plan
 from gateway.dataplane.verdict import may_have_killed, public_text, reason_of
 from gateway.errors import NotAdmitted, Reason, UpstreamError
 from gateway.fleet.permit import Held
-from gateway.policy.compiled import BaseStep, CustomerPolicy, ProviderSpec, ProviderStep, StaticStep
+from gateway.policy.compiled import BaseStep, CustomerPolicy, ProviderStep, StaticStep, Step
+
+__all__ = ["FALLBACK_RESERVE", "MAX_CRASHES", "Attempt", "Journey", "ProvidersView", "Wait"]
 
 FALLBACK_RESERVE = 1 / 3
 """Share of the deadline that the own adapter leaves to the fallback, where there is one."""
@@ -24,58 +28,12 @@ FALLBACK_RESERVE = 1 / 3
 MAX_CRASHES = 2
 """Boxes that one request may take down before it is kept from all others (case 9)."""
 
-Kind = Literal["own", "base", "provider", "static"]
-
-
-@dataclass(slots=True, eq=False)
-class Attempt:
-    """One try of one target. ``until``: monotonic time by which its first content has to be there (plain: all of it).
-
-    ``reason`` is None for the own adapter, else why the answer is degraded.
-    """
-
-    kind: Kind
-    served_by: str
-    number: int = 0
-    until: float = 0.0
-    reason: Reason | None = None
-    box: BoxView | None = None
-    step: ProviderStep | StaticStep | None = None
-    forced: bool = False
-    """Asked although its breaker is open, as nothing else is left."""
-    permit: Held | None = None
-    """What it has been let in by, where it waited for that."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Wait:
-    """No attempt yet: until monotonic time ``until`` it has to be seen whether one of ``boxes`` gets room. Then
-    ``waited`` is due."""
-
-    boxes: Sequence[BoxView]
-    budget_s: float
-    until: float
-
-
-Unsuited = Callable[[ProviderStep], str | None]
-"""Why a provider step cannot serve this request, or None."""
-
-
-class ProvidersView(Protocol):
-    """What a journey sees of the providers."""
-
-    def condition(self, provider: ProviderSpec, now: float) -> str | None:
-        """None where the provider may be asked; else why not, in words that a client may read."""
-
-    def is_last_resort(self, provider: ProviderSpec, now: float) -> bool:
-        """Whether it may be asked in spite of that, where nothing else is left."""
-
 
 class Journey:
     """The state of one request between its attempts.
 
     ``take_retry`` asks the retry budget; ``unsuited`` and ``static_suits`` say which steps can serve the request,
-    ``providers`` which providers may be asked now.
+    ``providers`` which providers may be asked now. ``forced``: degraded by order. ``drill``: the step to try first.
     """
 
     __slots__ = (
@@ -83,8 +41,11 @@ class Journey:
         "_began",
         "_crashed",
         "_deadline",
+        "_drill",
+        "_drilling",
         "_failed_boxes",
         "_first_reason",
+        "_forced",
         "_last_index",
         "_now",
         "_own_index",
@@ -115,16 +76,18 @@ class Journey:
         unsuited: Unsuited,
         static_suits: Callable[[StaticStep], bool],
         providers: ProvidersView,
+        forced: bool = False,
+        drill: Step | None = None,
     ) -> None:
         self._plan = plan
         self._policy = policy
         self._plain = not stream
-        self._began = now
         self._permit: Held | None = None
         self._deadline = now + policy.deadline_s
-        # Where there is a fallback, it gets a share of the deadline that no slow box can eat up.
-        latest = self._deadline - (policy.deadline_s * FALLBACK_RESERVE if plan.steps else 0.0)
-        self._own_until = min(latest, now + policy.plain_budget_s) if self._plain else latest
+        self._forced = forced
+        self._drill = drill
+        self._drilling = False
+        self._begin_own(now)
         self._take_retry = take_retry
         self._unsuited = unsuited
         self._static_suits = static_suits
@@ -180,11 +143,19 @@ class Journey:
             if may_have_killed(error):
                 self._crashed += 1
 
+    def _begin_own(self, now: float) -> None:
+        """The own adapter's time begins at ``now``."""
+        self._began = now
+        # Where a fallback is behind it, that gets a share of the deadline that no slow box can eat up.
+        reserved = self._plan.steps and not self._forced
+        latest = self._deadline - (self._policy.deadline_s * FALLBACK_RESERVE if reserved else 0.0)
+        self._own_until = min(latest, now + self._policy.plain_budget_s) if self._plain else latest
+
     def _start(self, candidate: Attempt, until: float) -> Attempt:
         self.started += 1
         candidate.number = self.started
         candidate.until = until
-        if candidate.kind != "own":
+        if candidate.kind != "own" and candidate.reason is None:
             candidate.reason = self.reason
         return candidate
 
@@ -192,11 +163,15 @@ class Journey:
         """Until when ``candidate`` may take, as a monotonic time."""
         if candidate.kind == "static":
             return self._deadline
+        if candidate.reason is Reason.DRILL:
+            # As long as one box would get: who is part of a drill is not to wait for it.
+            budget_s = self._policy.plain_budget_s / 2 if self._plain else self._policy.ttft_budget_s
+            return min(self._deadline, now + budget_s)
         if candidate.kind == "own" and not candidate.forced:
             if self._plain:
                 return now + (self._own_until - now) / 2
             plan = self._plan
-            if not plan.steps and self._own_index >= len(plan.own) and not plan.look_on(now):
+            if not self._steps_behind and self._own_index >= len(plan.own) and not plan.look_on(now):
                 # Nothing stands behind it, so that giving it up early would gain nobody anything.
                 return self._own_until
             budget_s = self._policy.ttft_budget_s
@@ -214,6 +189,8 @@ class Journey:
             return True
         if candidate.forced:
             return bool(self._skipped)
+        if self._forced:
+            return bool(self._plan.boxes)
         steps = self._plan.steps
         here = next(i for i, step in enumerate(steps) if step is candidate.step)
         return any(not isinstance(step, StaticStep) for step in steps[here + 1 :])
@@ -222,7 +199,38 @@ class Journey:
     # would say this more shortly, and would leave a cycle behind every request: itself, held by what it holds.
 
     def _next_candidate(self) -> Attempt | Wait | None:
+        if self._drill is not None:
+            step, self._drill = self._drill, None
+            if (attempt := self._drilled(step)) is not None:
+                self._drilling = True
+                return attempt
+        if self._drilling:
+            self._drilling = False
+            self._begin_own(self._now)
+        if self._forced and self._step_index < len(self._plan.steps):
+            if (attempt := self._next_step()) is not None:
+                attempt.reason = Reason.FORCED
+                return attempt
+            self._begin_own(self._now)
         return self._next_own() or self._next_step() or self._next_last_box() or self._next_last_provider()
+
+    def _drilled(self, step: Step) -> Attempt | None:
+        """``step`` out of its turn, where it may be asked for this request now."""
+        attempt: Attempt | None = None
+        if isinstance(step, BaseStep):
+            box = next((box for box in self._plan.boxes if box.condition(None, self._now) is None), None)
+            attempt = None if box is None else Attempt("base", f"base:{box.name}", box=box)
+        elif isinstance(step, ProviderStep):
+            stands = self._providers.condition(step.provider, self._now) is None and not self._unsuited(step)
+            attempt = provided(step) if stands else None
+        if attempt is not None:
+            attempt.reason = Reason.DRILL
+        return attempt
+
+    @property
+    def _steps_behind(self) -> bool:
+        """Whether fallback steps may come after the own adapter."""
+        return self._step_index < len(self._plan.steps)
 
     def _next_own(self) -> Attempt | Wait | None:
         number = self._own_index
@@ -243,7 +251,7 @@ class Journey:
             self._own_over = True
             return None
         self._own_index = number + 1
-        attempt = _own(plan.own[number])
+        attempt = own(plan.own[number])
         if self._permit is not None:
             attempt.permit, self._permit = self._permit, None
         return attempt
@@ -257,7 +265,7 @@ class Journey:
 
     def _fallback_stands(self) -> bool:
         """Whether some step could be taken now."""
-        for step in self._plan.steps:
+        for step in self._plan.steps[self._step_index :]:
             if isinstance(step, ProviderStep):
                 if not self._unsuited(step) and self._providers.condition(step.provider, self._now) is None:
                     return True
@@ -289,7 +297,7 @@ class Journey:
                 self.tried.append(f"provider:{step.provider.name}: skipped: {why_not}")
                 self._skipped.append(step)
             else:
-                return _provided(step)
+                return provided(step)
         return None
 
     def _next_base(self) -> Attempt | None:
@@ -305,13 +313,13 @@ class Journey:
         if self._last_index >= len(self._plan.last_resort) or self._crashed >= MAX_CRASHES:
             return None
         self._last_index += 1
-        return _own(self._plan.last_resort[self._last_index - 1], forced=True)
+        return own(self._plan.last_resort[self._last_index - 1], forced=True)
 
     def _next_last_provider(self) -> Attempt | None:
         while self._skipped:
             step = self._skipped.pop(0)
             if self._providers.is_last_resort(step.provider, self._now):
-                return _provided(step, forced=True)
+                return provided(step, forced=True)
         return None
 
     def _may_retry(self) -> bool:
@@ -321,11 +329,3 @@ class Journey:
             self.tried.append("no other box: the retry budget is spent")
             return False
         return True
-
-
-def _own(box: BoxView, *, forced: bool = False) -> Attempt:
-    return Attempt("own", f"box:{box.name}", box=box, forced=forced)
-
-
-def _provided(step: ProviderStep, *, forced: bool = False) -> Attempt:
-    return Attempt("provider", f"provider:{step.provider.name}", step=step, forced=forced)

@@ -209,6 +209,15 @@ class GatewayMetrics:
             Gauge("failsoft_box_slot_share", "LoRA slots of the box that this gateway counts on.", ("box",))
         )
 
+        # Orders and drills.
+        self.order_seconds_left = add(
+            Gauge(
+                "failsoft_order_seconds_left",
+                "How long a degradation by order has to run, by customer (`*`: all); absent where there is none.",
+                ("customer",),
+            )
+        )
+
         # Policies and alarms.
         self.policy_version = add(
             Gauge("failsoft_policy_version", "The policy version in force; 0 while there is none.")

@@ -102,6 +102,19 @@ class CustomerPolicy:
     concurrency: int | None = None
     """Requests that may be answered at once; None: any number."""
     hosted_allowed: bool = True
+    drill_every_s: float | None = None
+    """How old the proof of a fallback step may become before it is asked for; None: no drills on a schedule."""
+    drill_share: float = 0.0
+    """Of the customer's requests, from 0 to 1, that try a fallback step first."""
+
+    @property
+    def drillable(self) -> tuple[ProviderStep | BaseStep, ...]:
+        """The steps that can be proven to work: fixed text needs no proof, and what is not allowed is not tried."""
+        return tuple(
+            step
+            for step in self.steps
+            if isinstance(step, BaseStep) or (isinstance(step, ProviderStep) and self.hosted_allowed)
+        )
 
 
 @dataclass(frozen=True, slots=True)

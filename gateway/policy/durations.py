@@ -1,4 +1,4 @@
-"""Durations as policies write them: ``250ms``, ``2s``, ``10m``."""
+"""Durations as policies write them: ``250ms``, ``2s``, ``10m``; and intervals, which may be of days: ``24h``, ``7d``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ PATTERN = r"^(\d{1,9}(?:\.\d{1,6})?)(ms|s|m)$"
 MAX_S = 86_400.0
 """A day: no budget of a request is longer, so a longer one is a slip of the unit."""
 
+INTERVAL_PATTERN = r"^(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d)$"
+LONGEST_INTERVAL_S = 30 * MAX_S
+
 _SHAPE = re.compile(PATTERN)
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0}
+_INTERVAL_SHAPE = re.compile(INTERVAL_PATTERN)
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": MAX_S}
 
 
 def parse_duration(value: object) -> float:
@@ -26,6 +30,17 @@ def parse_duration(value: object) -> float:
     return seconds
 
 
+def parse_interval(value: object, longest_s: float = LONGEST_INTERVAL_S) -> float:
+    """Seconds. Raises ValueError, whose message names the accepted forms."""
+    match = _INTERVAL_SHAPE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("is not a duration: write a number with its unit, such as 30m, 24h or 7d")
+    seconds = round(float(match[1]) * _UNIT_S[match[2]], 6)
+    if not 0 < seconds <= longest_s:
+        raise ValueError(f"is not a usable duration: it has to be over 0 and at most {longest_s / 3600:g}h")
+    return seconds
+
+
 def format_duration(seconds: float) -> str:
     """The shortest exact form, so that equal durations are stored as equal text."""
     for unit, factor in (("m", 60.0), ("s", 1.0), ("ms", 0.001)):
@@ -33,6 +48,15 @@ def format_duration(seconds: float) -> str:
         if count >= 1 and count == int(count):
             return f"{int(count)}{unit}"
     return f"{seconds / 0.001:.6f}".rstrip("0").rstrip(".") + "ms"
+
+
+def format_interval(seconds: float) -> str:
+    """The same of an interval."""
+    for unit, factor in (("d", MAX_S), ("h", 3600.0)):
+        count = round(seconds / factor, 6)
+        if count >= 1 and count == int(count):
+            return f"{int(count)}{unit}"
+    return format_duration(seconds)
 
 
 Duration = Annotated[

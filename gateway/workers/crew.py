@@ -79,7 +79,7 @@ class Crew:
         self._pause_s = NEWS_S
         self._later: asyncio.TimerHandle | None = None
         self._policy: Policy | None = None
-        self._litellm: LitellmIs | None = None
+        self._lasting: dict[type[Message], Message] = {}
         self._providers: Providers | None = None
         self._ended = Export()
         self._asked = 0
@@ -105,6 +105,11 @@ class Crew:
         self._look_at_litellm()
         self._tell(self._policy)
         self.table.follow(fleets, hosted)
+
+    def announce(self, news: Message) -> None:
+        """Tell it to all workers, and to those that come, until there is newer of its kind."""
+        self._lasting[type(news)] = news
+        self._tell(news)
 
     def start(self, terms: Terms) -> None:
         """Start all, and keep them alive from now on."""
@@ -216,8 +221,8 @@ class Crew:
     def _started(self, member: Member) -> None:
         self.table.joined(member.number)
         member.send(self._alarms_now())
-        if self._litellm is not None:
-            member.send(self._litellm)
+        for news in self._lasting.values():
+            member.send(news)
         if self._policy is not None:
             member.send(self._policy)
         else:
@@ -341,6 +346,5 @@ class Crew:
         if litellm is None or litellm.origin.uds is None:
             return
         found = LitellmIs(litellm.origin.uds, litellm.alive)
-        if found != self._litellm:
-            self._litellm = found
-            self._tell(found)
+        if found != self._lasting.get(LitellmIs):
+            self.announce(found)

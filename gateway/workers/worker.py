@@ -27,6 +27,7 @@ from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.export import export
 from gateway.observe.metrics import GatewayMetrics, Registry
+from gateway.orders.forced import Forced
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.versions import Head, StoredVersion
 from gateway.tasks import TaskSet
@@ -49,6 +50,7 @@ from gateway.workers.news import (
     HomesAre,
     LitellmIs,
     Load,
+    OrdersAre,
     Policy,
     ProvidersAre,
     Standing,
@@ -118,6 +120,7 @@ class Worker:
         self._metrics = GatewayMetrics(self._registry)
         self._alarms = ToldAlarms(self._line.send)
         self._fleets, self._hosted = boxes_and_providers(self._reporter)
+        self._forced = Forced()
         self._litellm = RemoteLitellm()
         self._providers = Providers(
             state_dir=Path(), alarms=self._alarms, new_litellm=lambda state_dir, alarms: self._litellm
@@ -128,6 +131,7 @@ class Worker:
             Asker(self._providers, self._hosted),
             Record(self._metrics, told_events(self._line.send), self._alarms),
             retry_share=1 / place.workers,
+            forced=self._forced,
         )
         self._boxes: dict[str, WorkerBox] = {}
         self._policies: asyncio.Queue[Policy] = asyncio.Queue()
@@ -232,6 +236,8 @@ class Worker:
                     homes.adopt(news.homes)
             case Policy():
                 self._policies.put_nowait(news)
+            case OrdersAre():
+                self._forced.ends = news.ends
             case AlarmsAre():
                 self._alarms.follow(news.alarms)
             case LitellmIs():

@@ -23,6 +23,7 @@ from gateway.fleet.hosted import Hosted
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics, Registry
+from gateway.orders.keeper import OrderKeeper
 from gateway.policy.compiled import (
     ApiKey,
     BaseStep,
@@ -57,6 +58,7 @@ class House:
         self.fleets = Fleets(
             metrics=self.metrics, alarms=self.alarms, events=self.events, clock=lambda: self.now, probing=False
         )
+        self.orders = OrderKeeper(metrics=self.metrics, alarms=self.alarms, events=self.events, clock=lambda: self.now)
         self.hosted = Hosted(metrics=self.metrics, alarms=self.alarms, events=self.events, clock=lambda: self.now)
 
     def take(self, policy: CompiledPolicy) -> None:
@@ -73,6 +75,7 @@ class House:
             alarms=self.alarms,
             events=self.events,
             explain=self.explain,
+            orders=self.orders,
             admin_token=self.admin_token,
             clock=lambda: self.now,
             started_at=100.0,
