@@ -1,4 +1,4 @@
-"""Durations as policies write them: ``250ms``, ``2s``, ``10m``; and intervals, which may be of days: ``24h``, ``7d``."""
+"""Durations as policies write them: ``250ms``, ``2s``, ``10m``; and intervals, of days too: ``24h``, ``7d``."""
 
 from __future__ import annotations
 
