@@ -124,6 +124,8 @@ def _customer(
         priority=rules.priority,
         concurrency=rules.limits.concurrency,
         hosted_allowed=rules.hosted.allowed,
+        drill_every_s=rules.drill_every_s,
+        drill_share=rules.drill_share,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated
 
@@ -66,3 +67,31 @@ Duration = Annotated[
     WithJsonSchema({"type": "string", "pattern": PATTERN, "examples": ["250ms", "2s", "10m"]}),
 ]
 """A pydantic type: text in policies and in the store, seconds as ``float`` in the program."""
+
+
+NEVER = "never"
+EVERY_PATTERN = rf"{INTERVAL_PATTERN}|^{NEVER}$"
+
+
+def parse_every(value: object) -> float:
+    """Seconds; infinity for ``never``. Raises ValueError, whose message names the accepted forms."""
+    if value == NEVER:
+        return math.inf
+    try:
+        return parse_interval(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or never") from None
+
+
+def format_every(seconds: float) -> str:
+    """As it was written."""
+    return NEVER if math.isinf(seconds) else format_interval(seconds)
+
+
+Every = Annotated[
+    float,
+    BeforeValidator(parse_every),
+    PlainSerializer(format_every, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": EVERY_PATTERN, "examples": ["30m", "24h", "7d", NEVER]}),
+]
+"""A pydantic type: how often something happens by itself."""
