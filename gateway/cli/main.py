@@ -27,6 +27,7 @@ SUBCOMMANDS: Final = {
     "undrain": ("gateway.cli.undrain", "Let a drained box take traffic again."),
     "degrade": ("gateway.cli.degrade", "Have a customer, or all, answered by the fallback for a while."),
     "restore": ("gateway.cli.restore", "End what degrade began."),
+    "drill": ("gateway.cli.drill", "Find out now whether a customer's fallback works."),
     "explain": ("gateway.cli.explain", "The plan a running gateway would make for a request now, and why."),
     "simulate-box": ("gateway.cli.simulate_box", "A vLLM box without a GPU."),
 }

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Query
 from fastapi.responses import JSONResponse
 
 from gateway.control import documents
+from gateway.control.drills import drills_router
 from gateway.control.names import unknown_name
 from gateway.control.orders import orders_router
 from gateway.control.sources import ControlSources
@@ -92,6 +93,7 @@ def admin_router(sources: ControlSources) -> APIRouter:
         return _fresh({"newest": sources.events.newest, "events": [event.as_json() for event in events]})
 
     router.include_router(orders_router(sources))
+    router.include_router(drills_router(sources))
     return router
 
 

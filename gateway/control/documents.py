@@ -53,6 +53,7 @@ def status(sources: ControlSources) -> Document:
         "boxes": [_box(box, fleets, by_box.get(box.name, ()), now) for box in fleets.all()],
         "providers": [] if policy is None else _providers(policy, sources.hosted, now),
         "orders": orders(sources),
+        "drills": sources.drills.overview(),
         "alarms": [alarm.as_json() for alarm in sources.alarms.current()],
         "requests": _requests(sources),
         "workers": sources.workers(),
@@ -227,6 +228,8 @@ def _customer(customer: CustomerPolicy, keys: list[ApiKey]) -> Document:
         "plain_budget_s": customer.plain_budget_s,
         "deadline_s": customer.deadline_s,
         "stall_timeout_s": customer.stall_timeout_s,
+        "drill_every_s": customer.drill_every_s,
+        "drill_share": customer.drill_share,
         "on_broken_stream": customer.on_broken_stream,
         "api_keys": [
             {"name": key.name, "expires": None if key.expires is None else key.expires.isoformat()} for key in keys

@@ -218,6 +218,28 @@ class GatewayMetrics:
             )
         )
 
+        self.drills = add(
+            Counter(
+                "failsoft_drills_total",
+                "Drills of the fallback by step (`provider:NAME`, `base:FLEET`) and outcome: passed or failed.",
+                ("step", "outcome"),
+            )
+        )
+        self.drill_proof_age_seconds = add(
+            Gauge(
+                "failsoft_drill_proof_age_seconds",
+                "Since a step of the customer's fallback was last seen to work; +Inf: never. At most 2000 series.",
+                ("customer", "step"),
+            )
+        )
+        self.drill_oldest_proof_age_seconds = add(
+            Gauge(
+                "failsoft_drill_oldest_proof_age_seconds",
+                "The largest of these ages over all customers, by step.",
+                ("step",),
+            )
+        )
+
         # Policies and alarms.
         self.policy_version = add(
             Gauge("failsoft_policy_version", "The policy version in force; 0 while there is none.")
