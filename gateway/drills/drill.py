@@ -56,6 +56,11 @@ class Prover:
         """Try ``target`` once."""
         loop = asyncio.get_running_loop()
         began = loop.time()
+        if isinstance(target.step, ProviderStep):
+            # A fallback that a customer's request would pass over is none.
+            why_not = self._asker.hosted.condition(target.step.provider, began)
+            if why_not is not None:
+                return Outcome(f"not asked: {why_not}")
         try:
             attempt = self._attempt(target, began)
             answer = await self._asker.ask(_request(target), attempt, loop.time)

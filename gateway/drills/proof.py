@@ -33,9 +33,14 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 
 def merged(one: Proof, other: Proof) -> Proof:
     """What two gateways know together: the later try, and the last good one of both."""
-    later = max(one, other, key=lambda proof: (proof.at_ms, proof.good_ms, proof.error, proof.model, proof.by))
+    later = max(one, other, key=_age)
     good_ms = max(one.good_ms, other.good_ms)
     return later if later.good_ms == good_ms else msgspec.structs.replace(later, good_ms=good_ms)
+
+
+def _age(proof: Proof) -> tuple[object, ...]:
+    # Of the same moment either will do, as long as all gateways take the same.
+    return proof.at_ms, proof.error, proof.model, proof.by, proof.failures, proof.first_content_ms or 0
 
 
 def followed_by(
