@@ -8,7 +8,7 @@ import random
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Protocol
 
@@ -45,7 +45,7 @@ ALARMS_S = 5.0
 """How often it is looked at the latest what has failed or become stale."""
 
 FEW = 500
-"""With so many at most, alarms follow each proof; with more, looking at all of them each time would hold others up."""
+"""With so many at most, all is looked at at once; with more, to look at all of them each time would hold others up."""
 
 POSTPONED_S = 15.0
 """Where another gateway tries it, or the store is away."""
@@ -93,6 +93,7 @@ class DrillKeeper:
         self._by_command = asyncio.Semaphore(BY_COMMAND_AT_ONCE)
         self._unshared = asyncio.Event()
         self._shared: dict[str, Proof] = {}
+        self._following: CompiledPolicy | None = None
         self._looked = False
         self._dirty = False
         self._alarmed: set[tuple[str, str]] = set()
@@ -104,9 +105,22 @@ class DrillKeeper:
         self._listeners.append(listener)
 
     def follow(self, compiled: CompiledPolicy) -> None:
-        """This version is in force."""
+        """This version is in force. With many customers its steps are known some moments later."""
+        self._following = compiled
+        if len(compiled.customers) <= FEW:
+            self._have(targets_of(compiled))
+        else:
+            self._tasks.spawn(self._follow_many(compiled), name="what is to be drilled")
+
+    async def _follow_many(self, compiled: CompiledPolicy) -> None:
+        # A tenth of a second for ten thousand, in which requests are answered.
+        targets = await asyncio.to_thread(targets_of, compiled)
+        if self._following is compiled:
+            self._have(targets)
+
+    def _have(self, targets: Mapping[str, Target]) -> None:
         now = self._clock()
-        self._ledger.follow(targets_of(compiled), self._server.ms(now), now)
+        self._ledger.follow(targets, self._server.ms(now), now)
         self._look_for_trouble()
 
     def start(self, url: str) -> None:
@@ -250,9 +264,9 @@ class DrillKeeper:
     def _look_for_trouble(self) -> None:
         self._dirty = False
         trouble: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-        for entry in self.entries():
-            if entry.state in ("failed", "stale"):
-                trouble[FAILED if entry.state == "failed" else STALE, entry.target.name].append(entry)
+        now = self._clock()
+        for entry in self._ledger.troubled(self._server.ms(now), now):
+            trouble[FAILED if entry.state == "failed" else STALE, entry.target.name].append(entry)
         for kind, name in self._alarmed - trouble.keys():
             self._alarms.off(kind, name)
         for (kind, name), entries in trouble.items():

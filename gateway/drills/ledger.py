@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,21 +78,31 @@ class Ledger:
         found = [self.entry(target, server_ms, now) for target in self.targets.values()]
         return sorted(found, key=lambda entry: (_SEQUENCE[entry.state], -(entry.age_s or 0.0), entry.target.name))
 
+    def troubled(self, server_ms: int, now: float) -> Iterator[Entry]:
+        """Those that have failed or are stale: nearly none of what may be ten thousand."""
+        for target in self.targets.values():
+            if self._state(target, self._proofs.get(target.key), server_ms, now) in ("failed", "stale"):
+                yield self.entry(target, server_ms, now)
+
     def entry(self, target: Target, server_ms: int, now: float) -> Entry:
         """One of them."""
         proof = self._proofs.get(target.key)
-        good = proof is not None and proof.good_ms
-        age_s = max(0.0, (server_ms - good) / 1000) if good else None
+        return Entry(target, proof, _age_s(proof, server_ms), self._state(target, proof, server_ms, now))
+
+    def _state(self, target: Target, proof: Proof | None, server_ms: int, now: float) -> State:
+        if proof is not None and proof.error:
+            return "failed"
+        age_s = _age_s(proof, server_ms)
         # What was never proven is as old as it is known here.
         known_for_s = now - self._since.get(target.key, now) if age_s is None else age_s
-        state: State = "proven"
-        if proof is not None and not proof.ok:
-            state = "failed"
-        elif target.every_s is not None and known_for_s > STALE * target.every_s:
-            state = "stale"
-        elif age_s is None:
-            state = "unproven"
-        return Entry(target, proof, age_s, state)
+        if target.every_s is not None and known_for_s > STALE * target.every_s:
+            return "stale"
+        return "unproven" if age_s is None else "proven"
+
+
+def _age_s(proof: Proof | None, server_ms: int) -> float | None:
+    """Since it last went well; None: never."""
+    return None if proof is None or not proof.good_ms else max(0.0, (server_ms - proof.good_ms) / 1000)
 
 
 _SEQUENCE: dict[State, int] = {"failed": 0, "stale": 1, "unproven": 2, "proven": 3}

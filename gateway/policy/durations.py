@@ -12,7 +12,7 @@ PATTERN = r"^(\d{1,9}(?:\.\d{1,6})?)(ms|s|m)$"
 MAX_S = 86_400.0
 """A day: no budget of a request is longer, so a longer one is a slip of the unit."""
 
-INTERVAL_PATTERN = r"^(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d)$"
+INTERVAL_PATTERN = r"^(\d{1,10}(?:\.\d{1,6})?)(ms|s|m|h|d)$"
 LONGEST_INTERVAL_S = 30 * MAX_S
 
 _SHAPE = re.compile(PATTERN)

@@ -132,6 +132,7 @@ async def test_ten_thousand_customers_that_share_a_way_to_fall_back_cost_one_dri
     acme = customer("acme", HOSTED, every_s=2.0)
     many = {f"c{i}": replace(acme, name=f"c{i}") for i in range(10_000)}
     gateway = await start(policy(**many))
+    await eventually(lambda: gateway.drills.entries())
     await eventually(lambda: gateway.state == "proven")
     assert gateway.tried == 1
     text = gateway.registry.render().decode()
