@@ -37,6 +37,9 @@ RECONNECT_WAIT_MAX_S = 1.0
 FIRST_LOOK_S = 1.0
 """So long the start waits for what is in force already: a gateway that starts anew should begin with it."""
 
+SHARED_WITHIN_S = 2.0
+"""Whoever gives an order is told by then whether the store has it; one that is slow gets it when it can."""
+
 OnChange = Callable[[Mapping[str, float]], None]
 
 
@@ -113,8 +116,9 @@ class OrderKeeper:
         if self._store is None:
             return False
         try:
-            await self._store.write(orders)
-        except StoreError as error:
+            async with asyncio.timeout(SHARED_WITHIN_S):
+                await self._store.write(orders)
+        except (StoreError, TimeoutError) as error:
             log.warning("orders: held by this gateway alone until the store is back: %s", error)
             return False
         return True

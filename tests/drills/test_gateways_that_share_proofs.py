@@ -110,6 +110,14 @@ async def test_a_failure_alarms_on_every_gateway_until_the_next_good_one(start: 
         assert gateway.state == "proven"
 
 
+async def test_a_gateway_that_lacks_a_providers_key_leaves_its_drills_to_the_others(start: Start) -> None:
+    broken = replace(HOSTED, provider=replace(HOSTED.provider, unavailable="KEY is not set"))
+    lacking = await start(policy(acme=customer("acme", broken, every_s=1.0)))
+    other = await start(every(1.0))
+    await eventually(lambda: other.tried and lacking.state == "proven")
+    assert lacking.tried == 0
+
+
 async def test_what_was_never_proven_for_twice_its_interval_alarms(start: Start) -> None:
     gateway = await start(every(0.2))
     gateway.takes_s = 30.0
