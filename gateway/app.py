@@ -20,6 +20,10 @@ from gateway.dataplane.collector import collect_rarely
 from gateway.dataplane.endpoint import DataPlane
 from gateway.dataplane.listener import NOTICE_S, QuietServer, quiet_server
 from gateway.dataplane.record import Record
+from gateway.drills.desk import DrillDesk
+from gateway.drills.drill import Prover
+from gateway.drills.keeper import DrillKeeper
+from gateway.drills.witness import FallbackWitness
 from gateway.errors import FailsoftError
 from gateway.fleet.box import Box
 from gateway.fleet.fleet import Fleets, NewBox
@@ -29,6 +33,7 @@ from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.log import LogFormat, log_event
 from gateway.observe.metrics import GatewayMetrics, Registry
+from gateway.orders.keeper import OrderKeeper
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.follow import PolicyFollower
 from gateway.policy.replicas import Heartbeat
@@ -37,6 +42,7 @@ from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
 from gateway.workers.crew import Crew
 from gateway.workers.member import Terms
+from gateway.workers.news import OrdersAre
 from gateway.workers.port import BACKLOG, sockets_at
 from gateway.workers.watcher_box import WatcherBox
 
@@ -106,12 +112,23 @@ class Gateway:
         self._metrics.replicas.set(1)
         self._providers = Providers(state_dir=settings.state_dir, alarms=self._alarms)
         self._hosted = Hosted(metrics=self._metrics, alarms=self._alarms, events=self._events)
+        self._orders = OrderKeeper(metrics=self._metrics, alarms=self._alarms, events=self._events)
+        if (crew := self._crew) is not None:
+            self._orders.on_change(lambda ends: crew.announce(OrdersAre(dict(ends))))
         self._registry.before_render(lambda: self._metrics.policy_source.replace({(self._follower.source,): 1}))
+        asker = Asker(self._providers, self._hosted)
+        self._drills = DrillKeeper(
+            Prover(asker, self._fleets), metrics=self._metrics, alarms=self._alarms, events=self._events
+        )
+        if crew is not None:
+            self._drills.on_drill(crew.table.tell_providers)
+            crew.on_proof = self._drills.testify
         self._dataplane = DataPlane(
             self._follower,
             self._fleets,
-            Asker(self._providers, self._hosted),
-            Record(self._metrics, self._events, self._alarms),
+            asker,
+            Record(self._metrics, self._events, self._alarms, witness=FallbackWitness(self._drills.testify)),
+            forced=self._orders.forced,
         )
 
     def stop(self) -> None:
@@ -145,6 +162,8 @@ class Gateway:
             await self._follower.start()
             if self._heartbeat is not None:
                 self._heartbeat.start()
+            await self._orders.start(self._follower.redis_url)
+            self._drills.start(self._follower.redis_url)
             collect_rarely()
             servers = self._servers(public, admin)
             running = [
@@ -174,6 +193,8 @@ class Gateway:
                 sock.close()
             if self._heartbeat is not None:
                 await self._heartbeat.close()
+            await self._drills.close()
+            await self._orders.close()
             await self._follower.close()
             await self._fleets.close()
             await self._providers.close()
@@ -192,6 +213,8 @@ class Gateway:
             alarms=self._alarms,
             events=self._events,
             explain=self._dataplane.explain,
+            orders=self._orders,
+            drills=DrillDesk(self._drills),
             admin_token=settings.admin_token,
             workers=self._workers,
         )
@@ -243,6 +266,7 @@ class Gateway:
         self._fleets.follow(policy)
         self._providers.follow(policy)
         self._hosted.follow(policy)
+        self._drills.follow(policy)
         if self._crew is not None and self._follower.version is not None:
             self._crew.follow(self._follower.version, self._fleets, self._hosted, self._providers)
         self._metrics.policy_version.set(policy.version)

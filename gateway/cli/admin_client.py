@@ -31,15 +31,22 @@ class AdminClient:
         """The document at ``path``. Raises :class:`typer.Exit`: 1 where what was asked about is not known, else 3."""
         return self._ask("GET", path, query)
 
-    def post(self, path: str) -> dict[str, Any]:
-        """The same, for what changes something."""
-        return self._ask("POST", path, {})
+    def post(self, path: str, body: dict[str, Any] | None = None, *, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+        """The same, for what changes something. ``body`` is sent as JSON."""
+        return self._ask("POST", path, {}, body, timeout_s)
 
-    def _ask(self, method: str, path: str, query: dict[str, str]) -> dict[str, Any]:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str],
+        body: dict[str, Any] | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> dict[str, Any]:
         target = f"{self._url}{path}"
         headers = {"authorization": f"Bearer {self._token}"}
         try:
-            answer = httpx2.request(method, target, params=query, headers=headers, timeout=TIMEOUT_S)
+            answer = httpx2.request(method, target, params=query, json=body, headers=headers, timeout=timeout_s)
             document = answer.json()
         except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeEncodeError) as error:
             raise failure(f"{target} cannot be reached ({error}). Set FAILSOFT_URL or --url.", UNREACHABLE) from None

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway.cli.admin_client import DEFAULT_URL, AdminClient, Url
+from gateway.cli.order_line import order_line
 
 _ROLES = {"own": "[green]asked[/]", "last_resort": "[yellow]last resort[/]", "left_out": "[red]left out[/]"}
 _BREAKERS = {"closed": "closed", "half_open": "[yellow]half-open[/]", "open": "[red]open[/]"}
@@ -52,6 +53,10 @@ def _show(found: dict[str, Any], console: Console) -> None:
     )
     if found["alias"] is not None:
         console.print(_alias(found["alias"]))
+    for order in found["orders"]:
+        console.print(f"[yellow]by order[/]: {escape(order_line(order))}")
+    if found["drill_share"]:
+        console.print(f"{found['drill_share']:.3%} of the requests try a step of the fallback first, as a drill")
     console.print(_homes(found["homes"]))
     console.print(_boxes(found))
     console.print(_attempts(found))

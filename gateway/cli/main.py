@@ -25,6 +25,9 @@ SUBCOMMANDS: Final = {
     "status": ("gateway.cli.status", "What a running gateway knows: policy version, boxes, alarms."),
     "drain": ("gateway.cli.drain", "Send nothing new to a box, for maintenance; what runs there goes on."),
     "undrain": ("gateway.cli.undrain", "Let a drained box take traffic again."),
+    "degrade": ("gateway.cli.degrade", "Have a customer, or all, answered by the fallback for a while."),
+    "restore": ("gateway.cli.restore", "End what degrade began."),
+    "drill": ("gateway.cli.drill", "Find out now whether a customer's fallback works."),
     "explain": ("gateway.cli.explain", "The plan a running gateway would make for a request now, and why."),
     "simulate-box": ("gateway.cli.simulate_box", "A vLLM box without a GPU."),
 }

@@ -14,6 +14,8 @@ from rich.table import Table
 from gateway.cli.admin_client import DEFAULT_URL, AdminClient, Url
 from gateway.cli.alias_lines import split_lines
 from gateway.cli.exit_codes import FOUND_WRONG
+from gateway.cli.order_line import order_line
+from gateway.cli.proofs_table import proofs_table
 
 _STYLES = {"closed": "green", "half_open": "yellow", "open": "red", "unavailable": "red"}
 _WORDS = {"closed": "serving", "half_open": "on trial", "open": "circuit open", "unavailable": "not configured"}
@@ -88,6 +90,10 @@ def _show(found: dict[str, Any], console: Console) -> None:
         console.print(_placement(fleet))
     if found["boxes"]:
         console.print(_homes(found["boxes"]))
+    if found["drills"]["steps"]:
+        console.print(proofs_table(found["drills"]))
+    for order in found["orders"]:
+        console.print(f"[yellow]by order[/] {escape(order_line(order))}")
     for alarm in found["alarms"]:
         console.print(f"[red]alarm[/] {escape(alarm['kind'])}: {escape(alarm['message'])}")
     for line in (*policy["warnings"], *policy["not_in_force"]) if policy else ():

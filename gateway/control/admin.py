@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Iterable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query
 from fastapi.responses import JSONResponse
 
 from gateway.control import alias_documents, documents
+from gateway.control.drills import drills_router
+from gateway.control.names import unknown_name
+from gateway.control.orders import orders_router
 from gateway.control.sources import ControlSources
 from gateway.errors import RequestError
 from gateway.fleet.box import Box
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy
-from gateway.policy.diagnostics import nearest
 
 LONGEST_WAIT_S = 30.0
 """A long poll for events is answered after this at the latest, with or without any."""
-
-
-MOST_NAMES = 50
-"""That an error lists."""
 
 
 def admin_router(sources: ControlSources) -> APIRouter:
@@ -84,7 +81,8 @@ def admin_router(sources: ControlSources) -> APIRouter:
         adapters = (model,) if alias is None else alias_documents.versions(alias, conversation)
         found = sources.explain(asker, adapters[0], others=adapters[1:], stream=stream, now=sources.clock())
         shown = None if alias is None else alias_documents.alias_for(alias, conversation)
-        return _fresh({"policy_version": policy.version, **found, "model": model, "alias": shown})
+        orders = [one for one in documents.orders(sources) if one["customer"] in (None, customer)]
+        return _fresh({"policy_version": policy.version, **found, "model": model, "alias": shown, "orders": orders})
 
     @router.get("/events")
     async def read_events(
@@ -100,6 +98,8 @@ def admin_router(sources: ControlSources) -> APIRouter:
                 events = ()
         return _fresh({"newest": sources.events.newest, "events": [event.as_json() for event in events]})
 
+    router.include_router(orders_router(sources))
+    router.include_router(drills_router(sources))
     return router
 
 
@@ -107,7 +107,7 @@ def _box(sources: ControlSources, name: str) -> Box:
     if (found := sources.fleets.find(name)) is not None:
         return found
     known = [box.name for box in sources.fleets.all()]
-    raise _unknown("box", f"There is no box `{name}`.", name, known, "Boxes of the policy in force")
+    raise unknown_name("box", f"There is no box `{name}`.", name, known, "Boxes of the policy in force")
 
 
 def _asker(sources: ControlSources, customer: str, model: str) -> tuple[CompiledPolicy, CustomerPolicy]:
@@ -117,22 +117,12 @@ def _asker(sources: ControlSources, customer: str, model: str) -> tuple[Compiled
         raise RequestError(503, "No policy version is loaded yet.", type="server_error", code="no_policy")
     found = policy.customers.get(customer)
     if found is None:
-        raise _unknown("customer", f"There is no customer `{customer}`.", customer, policy.customers, "Customers")
+        raise unknown_name("customer", f"There is no customer `{customer}`.", customer, policy.customers, "Customers")
     if model not in found.adapters and model not in found.aliases:
         owner = next((one.name for one in policy.customers.values() if model in one.adapters), None)
         what = f"`{model}` is no model of {customer}'s." if owner is None else f"`{model}` is {owner}'s."
-        raise _unknown("model", what, model, found.adapters | found.aliases.keys(), f"Models of {customer}")
+        raise unknown_name("model", what, model, found.adapters | found.aliases.keys(), f"Models of {customer}")
     return policy, found
-
-
-def _unknown(param: str, what: str, name: str, known: Iterable[str], these: str) -> RequestError:
-    """A 404 that helps: the nearest name, and what names there are, if they are not too many to read."""
-    names = sorted(known)
-    near = nearest(name, names)
-    hint = f" Did you mean {near}?" if near is not None else ""
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    there = f" {these}: {', '.join(names[:MOST_NAMES])}{more}." if names else f" {these}: none."
-    return RequestError(404, f"{what}{hint}{there}", param=param, code=f"{param}_not_found")
 
 
 def _fresh(document: documents.Document) -> JSONResponse:

@@ -14,6 +14,7 @@ from gateway.fleet.homes import LEAST_REQUESTS, Homes, Inhabitant
 from gateway.fleet.hosted import Hosted
 from gateway.fleet.provider_health import ProviderHealth
 from gateway.observe.metrics import NOT_DEGRADED
+from gateway.orders.order import ALL, Order
 from gateway.policy.compiled import ApiKey, BaseStep, CompiledPolicy, CustomerPolicy, ProviderSpec, ProviderStep, Step
 
 READY_AFTER_S = 3.0
@@ -52,12 +53,31 @@ def status(sources: ControlSources) -> Document:
         "fleets": [_fleet(name, homes, now) for name, homes in fleets.homes.items()],
         "boxes": [_box(box, fleets, by_box.get(box.name, ()), now) for box in fleets.all()],
         "providers": [] if policy is None else _providers(policy, sources.hosted, now),
+        "orders": orders(sources),
+        "drills": sources.drills.overview(),
         "alarms": [alarm.as_json() for alarm in sources.alarms.current()],
         "requests": _requests(sources),
         "aliases": [] if policy is None else splits(policy, sources.registry),
         "workers": sources.workers(),
         "replicas": {"alive": sources.fleets.replicas.alive, "rank": sources.fleets.replicas.rank},
         "newest_event": sources.events.newest,
+    }
+
+
+def orders(sources: ControlSources) -> list[Document]:
+    """Every degradation by order that is in force."""
+    return [order(one.order, one.left_s) for one in sources.orders.standing()]
+
+
+def order(one: Order, left_s: float) -> Document:
+    """One of them. ``customer`` None: all. Times are Unix time, by the store's clock."""
+    return {
+        "customer": None if one.target == ALL else one.target,
+        "reason": one.reason,
+        "by": one.by,
+        "since": one.at_ms / 1000,
+        "until": one.until_ms / 1000,
+        "left_s": round(left_s, 1),
     }
 
 
@@ -211,6 +231,8 @@ def _customer(customer: CustomerPolicy, keys: list[ApiKey]) -> Document:
         "plain_budget_s": customer.plain_budget_s,
         "deadline_s": customer.deadline_s,
         "stall_timeout_s": customer.stall_timeout_s,
+        "drill_every_s": customer.drill_every_s,
+        "drill_share": customer.drill_share,
         "on_broken_stream": customer.on_broken_stream,
         "api_keys": [
             {"name": key.name, "expires": None if key.expires is None else key.expires.isoformat()} for key in keys

@@ -12,6 +12,7 @@ from gateway.fleet.hosted import Hosted
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import Registry
+from gateway.orders.keeper import OrderKeeper
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy
 
 SNAPSHOT = "snapshot"
@@ -42,6 +43,19 @@ class Explain(Protocol):
         """
 
 
+class Drills(Protocol):
+    """Who proves that each fallback works, and knows when it was proven."""
+
+    def overview(self) -> dict[str, Any]:
+        """All steps, and of the single ways to fall back those that need a look first."""
+
+    def of(self, customer: str) -> list[dict[str, Any]]:
+        """All ways of one customer to fall back."""
+
+    async def drill(self, customer: CustomerPolicy, provider: str | None) -> list[dict[str, Any]]:
+        """Try each of them now (or those that ask ``provider``)."""
+
+
 @dataclass(frozen=True, slots=True)
 class ControlSources:
     """Everything the control plane shows. ``explain`` is the data plane's, ``workers`` the processes that answer.
@@ -56,6 +70,8 @@ class ControlSources:
     alarms: Alarms
     events: Events
     explain: Explain
+    orders: OrderKeeper
+    drills: Drills
     admin_token: str | None = field(repr=False)
     workers: Callable[[], list[dict[str, Any]]] = list
     clock: Callable[[], float] = time.monotonic

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from gateway.clock import Clock, wall_s
-from gateway.dataplane.journey import Attempt
+from gateway.dataplane.candidate import Attempt
 from gateway.dataplane.marks import Mark
 from gateway.dataplane.plain_guard import check_plain
 from gateway.dataplane.request import Request

@@ -199,15 +199,17 @@ def decide(
     stream: bool,
     fallback_allowed: bool,
     now: float,
+    planned: bool = False,
 ) -> Plan:
     """The plan for a request for ``adapter``; ``boxes`` of its fleet come in the order of preference.
 
     A box where its first token would come too late is passed over before it has waited there; where the policy has
     nothing else, waiting is better than an error. ``now`` is the monotonic time on which the boxes' breakers run, in
-    seconds.
+    seconds. ``planned``: something comes before the own adapter, so that boxes are looked at when its turn comes.
     """
     steps = policy.steps if fallback_allowed else ()
     budget_s = first_token_budget_s(policy, stream=stream)
     plan = Plan(adapter, boxes, steps, budget_s, yields=policy.priority == "low")
-    plan.look_on(now)
+    if not planned:
+        plan.look_on(now)
     return plan

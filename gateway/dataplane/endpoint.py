@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from gateway.clock import wall_s
@@ -23,11 +24,13 @@ from gateway.dataplane.answers import (
 from gateway.dataplane.attempt import Answer, Asker
 from gateway.dataplane.body import BODY_LIMIT, check_length, read_body
 from gateway.dataplane.call import Call, ClientLeft
+from gateway.dataplane.candidate import Attempt, Wait
 from gateway.dataplane.concurrency import Concurrency, TooManyAtOnce
 from gateway.dataplane.conversation import HEADER as CONVERSATION
 from gateway.dataplane.decide import Plan, decide
+from gateway.dataplane.drill_share import DrillShare
 from gateway.dataplane.explain import Document, explain
-from gateway.dataplane.journey import Attempt, Journey, OtherVersion, Wait
+from gateway.dataplane.journey import Journey, OtherVersion
 from gateway.dataplane.listener import ON_DISCONNECT
 from gateway.dataplane.marks import Mark
 from gateway.dataplane.patience import Patience
@@ -40,6 +43,7 @@ from gateway.dataplane.verdict import is_clients_mistake
 from gateway.errors import Reason, RequestError, ShuttingDown, UpstreamError
 from gateway.fleet.box import Box
 from gateway.fleet.fleet import Fleets
+from gateway.orders.forced import Forced
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy, StaticStep
 from gateway.upstream.provider_request import Endpoint, unsuited
 
@@ -57,7 +61,10 @@ class PolicySource(Protocol):
 
 
 class DataPlane:
-    """The endpoint. One instance a process; all state of a request lives in its own call. ``calls``: those running."""
+    """The endpoint. One instance a process; all state of a request lives in its own call. ``calls``: those running.
+
+    ``forced``: who is degraded by order. ``uniform``: numbers from 0 to 1, by which requests take part in drills.
+    """
 
     def __init__(
         self,
@@ -68,8 +75,12 @@ class DataPlane:
         *,
         body_limit: int = BODY_LIMIT,
         retry_share: float = 1.0,
+        forced: Forced | None = None,
+        uniform: Callable[[], float] = random.random,
     ) -> None:
         self._policies = policies
+        self._forced = Forced() if forced is None else forced
+        self._drills = DrillShare(uniform)
         self._fleets = fleets
         self._asker = asker
         self._record = record
@@ -128,6 +139,7 @@ class DataPlane:
             stream=stream,
             retries_left=self._budget.left(now),
             now=now,
+            forced=self._forced.holds(customer.name, now),
         )
 
     @property
@@ -212,7 +224,12 @@ class DataPlane:
         began = clock()
         self._budget.request()
         boxes = self._fleets.boxes_for(customer.fleet.name, request.adapter)
-        plan = _plan(customer, boxes, request, request.adapter, began)
+        # Who asks for the own adapter or an error is left out of both.
+        forced = request.fallback_allowed and self._forced.holds(customer.name, began)
+        drill = None
+        if customer.drill_share and request.fallback_allowed and not forced:
+            drill = self._drills.draw(customer)
+        plan = _plan(customer, boxes, request, request.adapter, began, planned=forced or drill is not None)
         journey = Journey(
             plan,
             customer,
@@ -223,6 +240,8 @@ class DataPlane:
             static_suits=lambda step: step.even_for_tools or not request.asks_for_structure,
             providers=self._asker.hosted,
             other_version=self._other_versions(customer, request) if request.others else None,
+            forced=forced,
+            drill=drill,
         )
         if request.adapter != request.model:
             self._record.resolved(customer, request)
@@ -288,6 +307,7 @@ class DataPlane:
             if exchange is None:
                 await send_whole(send, 200, headers, JSON, answer.body)
                 self._record.ended(answer, clock() - began)
+                self._record.whole(customer, answer)
                 return
             call.stream = answer
             error = await relay_stream(send, headers, answer, clock, stall_timeout_s=customer.stall_timeout_s)
@@ -298,6 +318,7 @@ class DataPlane:
                 if permit is not None:
                     permit.failed(error, clock())
                 return
+            self._record.whole(customer, answer)
             if permit is not None:
                 permit.released()
             await read_end(exchange, clock())
@@ -326,7 +347,9 @@ class DataPlane:
             await send_whole(send, 200, headers, JSON, mark.splice(static_plain(request, step.text, created=created)))
 
 
-def _plan(customer: CustomerPolicy, boxes: Sequence[Box], request: Request, adapter: str, now: float) -> Plan:
+def _plan(
+    customer: CustomerPolicy, boxes: Sequence[Box], request: Request, adapter: str, now: float, *, planned: bool = False
+) -> Plan:
     return decide(
         customer,
         boxes,
@@ -334,4 +357,5 @@ def _plan(customer: CustomerPolicy, boxes: Sequence[Box], request: Request, adap
         stream=request.stream,
         fallback_allowed=request.fallback_allowed,
         now=now,
+        planned=planned,
     )

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.dataplane.candidate import Attempt, ProvidersView, Wait
 from gateway.dataplane.decide import BoxView, Plan, decide, first_token_budget_s
-from gateway.dataplane.journey import Attempt, Journey, ProvidersView, Wait
+from gateway.dataplane.journey import Journey
 from gateway.errors import Reason, UpstreamError, UpstreamStatus, UpstreamTimeout
 from gateway.fleet.box import Box
 from gateway.fleet.box_load import BoxLoad
@@ -67,13 +68,15 @@ def explain(
     retries_left: int,
     now: float,
     others: Sequence[tuple[str, Route[Box]]] = (),
+    forced: bool = False,
 ) -> Document:
     """What would become of a plain chat request for ``adapter`` at ``now``, as JSON can say it.
 
     ``route`` has its fleet's boxes in their order; ``retries_left``: what the retry budget allows; ``others``: what may
-    stand in for the adapter, each with its route. Times are in seconds from now on.
+    stand in for the adapter, each with its route; ``forced``: the customer is degraded by order. Times are in seconds
+    from now on.
     """
-    plan = _plan_for(policy, adapter, route, stream=stream, now=now)
+    plan = _plan_for(policy, adapter, route, stream=stream, now=now, planned=forced)
     waits = plan.waits
     plan.look_at_all(now)
     budget_s = first_token_budget_s(policy, stream=stream)
@@ -90,9 +93,9 @@ def explain(
             static_suits=lambda step: True,
             providers=providers,
             other_version=_other_versions(policy, others, stream=stream) if others else None,
+            forced=forced,
         )
 
-    first_reason = journey().reason
     # A box that lacks the adapter leaves most to be tried: the base, and there too.
     way, skipped = journey(), list[str]()
     at_once = [attempt for attempt, _, _ in _walk(way, UpstreamStatus(404), now, slow=False, skipped=skipped)]
@@ -111,9 +114,11 @@ def explain(
         "deadline_s": policy.deadline_s,
         "first_token_budget_s": budget_s,
         "retries_left": retries_left,
+        "forced": forced,
+        "drill_share": policy.drill_share,
         # Where it does, what follows is for when no room comes in time.
         "waits_for_room": waits,
-        "degraded_reason": None if own_first or not at_once else str(first_reason),
+        "degraded_reason": None if own_first or not at_once else str(at_once[0].reason),
         "homes": _homes(route, plan, budget_s, now),
         "boxes": [_box(view, route, plan, budget_s, now) for view in plan.boxes if isinstance(view, FrozenBox)],
         "attempts": [_attempt(attempt, late.get(_place(attempt)), adapter, now) for attempt in at_once],
@@ -141,9 +146,11 @@ def _walk(
     skipped += way.tried[seen:]
 
 
-def _plan_for(policy: CustomerPolicy, adapter: str, route: Route[Box], *, stream: bool, now: float) -> Plan:
+def _plan_for(
+    policy: CustomerPolicy, adapter: str, route: Route[Box], *, stream: bool, now: float, planned: bool = False
+) -> Plan:
     views = [FrozenBox(box) for box in route.boxes]
-    return decide(policy, views, adapter=adapter, stream=stream, fallback_allowed=True, now=now)
+    return decide(policy, views, adapter=adapter, stream=stream, fallback_allowed=True, now=now, planned=planned)
 
 
 def _other_versions(

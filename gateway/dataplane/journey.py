@@ -3,22 +3,25 @@
 Order: the own adapter on one box after the other, then the policy's fallback steps, then, where all failed, boxes and
 then providers whose breaker is open but which fail fast. All share the policy's ``deadline``; the own adapter leaves
 time in hand for the fallback, and each step for those behind it.
+
+A degradation may also be planned. By order (``forced``) the steps come first, and the own adapter is what is left where
+none of them answers. As a drill one step is tried before all else, and where it fails all goes its usual way.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
 
+from gateway.dataplane.candidate import Attempt, ProvidersView, Unsuited, Wait, own_attempt
 from gateway.dataplane.decide import MAX_OWN_ATTEMPTS, WAIT_SHARE, BoxView, Plan
-from gateway.dataplane.target import Attempt, Wait, own_attempt, provider_attempt
+from gateway.dataplane.fallback_way import FallbackWay
 from gateway.dataplane.verdict import may_have_killed, public_text, reason_of
 from gateway.errors import NotAdmitted, Reason, UpstreamError
 from gateway.fleet.permit import Held
-from gateway.policy.compiled import BaseStep, CustomerPolicy, ProviderSpec, ProviderStep, StaticStep
+from gateway.policy.compiled import CustomerPolicy, StaticStep, Step
 
-__all__ = ["Attempt", "Journey", "OtherVersion", "ProvidersView", "Wait"]
+__all__ = ["FALLBACK_RESERVE", "MAX_CRASHES", "Attempt", "Journey", "OtherVersion", "ProvidersView", "Wait"]
 
 FALLBACK_RESERVE = 1 / 3
 """Share of the deadline that the own adapter leaves to the fallback, where there is one."""
@@ -29,35 +32,25 @@ MAX_CRASHES = 2
 OtherVersion = Callable[[float], Plan | None]
 """The plan at a time for the next other version of the alias that was asked for; None: there is none left."""
 
-Unsuited = Callable[[ProviderStep], str | None]
-"""Why a provider step cannot serve this request, or None."""
-
-
-class ProvidersView(Protocol):
-    """What a journey sees of the providers."""
-
-    def condition(self, provider: ProviderSpec, now: float) -> str | None:
-        """None where the provider may be asked; else why not, in words that a client may read."""
-
-    def is_last_resort(self, provider: ProviderSpec, now: float) -> bool:
-        """Whether it may be asked in spite of that, where nothing else is left."""
-
 
 class Journey:
     """The state of one request between its attempts.
 
     ``take_retry`` asks the retry budget; ``unsuited`` and ``static_suits`` say which steps can serve the request,
     ``providers`` which providers may be asked now. ``other_version`` is given where an alias has several: where a box
-    lacks the one, the customer's own other one is better than another model.
+    lacks the one, the customer's own other one is better than another model. ``forced``: degraded by order. ``drill``:
+    the step to try first.
     """
 
     __slots__ = (
-        "_base_index",
         "_began",
         "_crashed",
         "_deadline",
-        "_failed_boxes",
+        "_drill",
+        "_drilling",
+        "_fallback",
         "_first_reason",
+        "_forced",
         "_last_index",
         "_missing",
         "_now",
@@ -70,12 +63,8 @@ class Journey:
         "_plain",
         "_plan",
         "_policy",
-        "_providers",
-        "_skipped",
-        "_static_suits",
-        "_step_index",
+        "_steps_first",
         "_take_retry",
-        "_unsuited",
         "started",
         "tried",
     )
@@ -92,32 +81,37 @@ class Journey:
         static_suits: Callable[[StaticStep], bool],
         providers: ProvidersView,
         other_version: OtherVersion | None = None,
+        forced: bool = False,
+        drill: Step | None = None,
     ) -> None:
         self._plan = plan
         self._policy = policy
         self._plain = not stream
-        self._began = now
         self._permit: Held | None = None
         self._deadline = now + policy.deadline_s
-        # Where there is a fallback, it gets a share of the deadline that no slow box can eat up.
-        latest = self._deadline - (policy.deadline_s * FALLBACK_RESERVE if plan.steps else 0.0)
-        self._own_until = min(latest, now + policy.plain_budget_s) if self._plain else latest
+        self._forced = self._steps_first = forced
+        self._drill = drill
+        self._drilling = False
+        self._begin_own(now)
         self._take_retry = take_retry
-        self._unsuited = unsuited
-        self._static_suits = static_suits
-        self._providers = providers
         self._other_version = other_version
         self._missing = False
         self._own_left = MAX_OWN_ATTEMPTS
-        self._skipped: list[ProviderStep] = []
         self._now = now
         self._crashed = 0
         self._own_over = False
-        self._failed_boxes: set[str] = set()
         self._first_reason: Reason | None = None
         self.started = 0
         self.tried: list[str] = []
-        self._own_index = self._step_index = self._base_index = self._last_index = 0
+        self._fallback = FallbackWay(
+            plan.steps,
+            plan.boxes,
+            unsuited=unsuited,
+            static_suits=static_suits,
+            providers=providers,
+            tried=self.tried,
+        )
+        self._own_index = self._last_index = 0
 
     @property
     def deadline(self) -> float:
@@ -156,17 +150,25 @@ class Journey:
             self._first_reason = reason_of(error)
         if attempt.box is not None:
             if reason_of(error) is not Reason.ADAPTER_UNAVAILABLE:
-                self._failed_boxes.add(attempt.box.name)
+                self._fallback.failed.add(attempt.box.name)
             elif attempt.kind == "own":
                 self._missing = True
             if may_have_killed(error):
                 self._crashed += 1
 
+    def _begin_own(self, now: float) -> None:
+        """The own adapter's time begins at ``now``."""
+        self._began = now
+        # Where a fallback is behind it, that gets a share of the deadline that no slow box can eat up.
+        reserved = self._plan.steps and not self._forced
+        latest = self._deadline - (self._policy.deadline_s * FALLBACK_RESERVE if reserved else 0.0)
+        self._own_until = min(latest, now + self._policy.plain_budget_s) if self._plain else latest
+
     def _start(self, candidate: Attempt, until: float) -> Attempt:
         self.started += 1
         candidate.number = self.started
         candidate.until = until
-        if candidate.kind != "own":
+        if candidate.kind != "own" and candidate.reason is None:
             candidate.reason = self.reason
         return candidate
 
@@ -174,12 +176,16 @@ class Journey:
         """Until when ``candidate`` may take, as a monotonic time."""
         if candidate.kind == "static":
             return self._deadline
+        if candidate.reason is Reason.DRILL:
+            # As long as one box would get: who is part of a drill is not to wait for it.
+            budget_s = self._policy.plain_budget_s / 2 if self._plain else self._policy.ttft_budget_s
+            return min(self._deadline, now + budget_s)
         if candidate.kind == "own" and not candidate.forced:
             if self._plain:
                 return now + (self._own_until - now) / 2
             plan = self._plan
             if (
-                not plan.steps
+                not self._fallback.is_left
                 and not self._kept_for_versions
                 and self._own_index >= len(plan.own)
                 and not plan.look_on(now)
@@ -200,22 +206,40 @@ class Journey:
         if candidate.box is not None:
             return True
         if candidate.forced:
-            return bool(self._skipped)
-        steps = self._plan.steps
-        here = next(i for i, step in enumerate(steps) if step is candidate.step)
-        return any(not isinstance(step, StaticStep) for step in steps[here + 1 :])
+            return self._fallback.providers_left
+        if self._forced:
+            return bool(self._plan.boxes)
+        return self._fallback.takes_time_behind(candidate)
 
     # Each part of the plan is looked at when the one before has failed, so that it sees the state of then. A generator
     # would say this more shortly, and would leave a cycle behind every request: itself, held by what it holds.
 
     def _next_candidate(self) -> Attempt | Wait | None:
+        if self._drill is not None:
+            step, self._drill = self._drill, None
+            if (attempt := self._fallback.out_of_turn(step, self._now)) is not None:
+                attempt.reason = Reason.DRILL
+                self._drilling = True
+                return attempt
+        if self._drilling:
+            self._drilling = False
+            self._begin_own(self._now)
+        if self._steps_first:
+            if (attempt := self._next_step()) is not None:
+                attempt.reason = Reason.FORCED
+                return attempt
+            self._steps_first = False
+            self._begin_own(self._now)
         return (
             self._next_own()
             or self._next_version()
             or self._next_step()
             or self._next_last_box()
-            or self._next_last_provider()
+            or self._fallback.last_provider(self._now)
         )
+
+    def _next_step(self) -> Attempt | None:
+        return self._fallback.next(self._now, bases=self._crashed < MAX_CRASHES)
 
     def _next_own(self) -> Attempt | Wait | None:
         number = self._own_index
@@ -225,7 +249,7 @@ class Journey:
         if number >= len(plan.own) and not plan.look_on(self._now):
             if not plan.waits:
                 return None
-            fallback = self._fallback_stands()
+            fallback = self._fallback.stands(self._now)
             if plan.is_worth_waiting or not fallback:
                 return self._wait(fallback)
             plan.waited(None)
@@ -272,64 +296,12 @@ class Journey:
         # Better late than an error; and who waits longest is who has the lowest priority.
         return Wait(adapter, boxes, math.inf, (self._began + self._own_until) / 2)
 
-    def _fallback_stands(self) -> bool:
-        """Whether some step could be taken now."""
-        for step in self._plan.steps:
-            if isinstance(step, ProviderStep):
-                if not self._unsuited(step) and self._providers.condition(step.provider, self._now) is None:
-                    return True
-            elif isinstance(step, BaseStep):
-                if any(box.condition(None, self._now) is None for box in self._plan.boxes):
-                    return True
-            elif self._static_suits(step):
-                return True
-        return False
-
-    def _next_step(self) -> Attempt | None:
-        steps = self._plan.steps
-        while self._step_index < len(steps):
-            step = steps[self._step_index]
-            if isinstance(step, BaseStep):
-                if (attempt := self._next_base()) is not None:
-                    return attempt
-                self._step_index += 1
-                self._base_index = 0
-                continue
-            self._step_index += 1
-            if isinstance(step, StaticStep):
-                if self._static_suits(step):
-                    return Attempt("static", "static", step=step)
-                self.tried.append("static: skipped: the request asks for tools or JSON")
-            elif why_not := self._unsuited(step):
-                self.tried.append(f"provider:{step.provider.name}: skipped: {why_not}")
-            elif why_not := self._providers.condition(step.provider, self._now):
-                self.tried.append(f"provider:{step.provider.name}: skipped: {why_not}")
-                self._skipped.append(step)
-            else:
-                return provider_attempt(step)
-        return None
-
-    def _next_base(self) -> Attempt | None:
-        while self._base_index < len(self._plan.boxes) and self._crashed < MAX_CRASHES:
-            box = self._plan.boxes[self._base_index]
-            self._base_index += 1
-            if box.name not in self._failed_boxes and box.condition(None, self._now) is None:
-                return Attempt("base", f"base:{box.name}", box=box)
-        return None
-
     def _next_last_box(self) -> Attempt | None:
         self._plan.look_at_all(self._now)
         if self._last_index >= len(self._plan.last_resort) or self._crashed >= MAX_CRASHES:
             return None
         self._last_index += 1
         return own_attempt(self._plan.last_resort[self._last_index - 1], self._plan.adapter, forced=True)
-
-    def _next_last_provider(self) -> Attempt | None:
-        while self._skipped:
-            step = self._skipped.pop(0)
-            if self._providers.is_last_resort(step.provider, self._now):
-                return provider_attempt(step, forced=True)
-        return None
 
     def _may_retry(self) -> bool:
         if self._now >= self._own_until:

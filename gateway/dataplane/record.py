@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sized
+from typing import Protocol
 
 from gateway.dataplane.attempt import Answer
-from gateway.dataplane.journey import Attempt, Journey
+from gateway.dataplane.candidate import Attempt
+from gateway.dataplane.journey import Journey
 from gateway.dataplane.request import Request
 from gateway.errors import InternalFault, NotAdmitted, Reason, UpstreamError, UpstreamStatus
 from gateway.fleet.hosted import UNAUTHORIZED
@@ -17,10 +19,20 @@ from gateway.policy.compiled import CustomerPolicy, ProviderStep
 KINDS: dict[str, ServedByKind] = {"own": "box", "base": "base", "provider": "provider", "static": "static"}
 
 
-class Record:
-    """The data plane's side of metrics, events and alarms."""
+class Witness(Protocol):
+    """Who hears what customers' requests show of the fallback: each whole answer, and each drill that failed."""
 
-    def __init__(self, metrics: GatewayMetrics, events: Events, alarms: Alarms) -> None:
+    def __call__(self, customer: CustomerPolicy, attempt: Attempt, *, model: str, error: str) -> None:
+        """``model`` is what answered, ``error`` what went wrong; one of them is empty."""
+
+
+class Record:
+    """The data plane's side of metrics, events and alarms. ``witness`` hears of the fallback."""
+
+    def __init__(
+        self, metrics: GatewayMetrics, events: Events, alarms: Alarms, *, witness: Witness | None = None
+    ) -> None:
+        self._witness = witness
         self._metrics = metrics
         self._events = events
         self._alarms = alarms
@@ -52,6 +64,8 @@ class Record:
         if isinstance(error, NotAdmitted):
             return
         self._metrics.attempts.inc(attempt.served_by, "final" if final else "retryable")
+        if attempt.reason is Reason.DRILL:
+            self._failed_drill(customer, attempt, error)
         if isinstance(error, InternalFault):
             self.defect(error, attempt.served_by)
         provider = attempt.step.provider.name if isinstance(attempt.step, ProviderStep) else None
@@ -92,6 +106,11 @@ class Record:
         """The box found the client's mistake."""
         self._metrics.requests.inc(customer.name, "none", NOT_DEGRADED)
 
+    def whole(self, customer: CustomerPolicy, answer: Answer) -> None:
+        """The answer came to its end as it should."""
+        if self._witness is not None and answer.mark is not None:
+            self._witness(customer, answer.attempt, model=answer.mark.served_model, error="")
+
     def ended(self, answer: Answer, after_s: float) -> None:
         """The answer's last byte was handed over."""
         self._metrics.request_seconds.observe(after_s, KINDS[answer.attempt.kind])
@@ -101,6 +120,8 @@ class Record:
         served_by = answer.attempt.served_by
         self._metrics.streams_broken.inc(served_by)
         self._events.add("stream_broken", customer=customer.name, served_by=served_by, error=error.for_watchers)
+        if answer.attempt.reason is Reason.DRILL:
+            self._failed_drill(customer, answer.attempt, error)
         if isinstance(error, InternalFault):
             self.defect(error, served_by)
 
@@ -116,8 +137,14 @@ class Record:
             self._answered_by[customer.name] = "none"
             self._events.add("unavailable", customer=customer.name, tried="; ".join(journey.tried))
 
+    def _failed_drill(self, customer: CustomerPolicy, attempt: Attempt, error: UpstreamError) -> None:
+        if self._witness is not None:
+            self._witness(customer, attempt, model="", error=str(error))
+
     def _changed(self, customer: CustomerPolicy, attempt: Attempt) -> None:
         """One event when a customer's answers start or stop being degraded, or change who gives them."""
+        if attempt.reason is Reason.DRILL:
+            return  # which says nothing about how the customer is answered
         now = "own" if attempt.reason is None else f"{attempt.served_by} {attempt.reason.value}"
         before = self._answered_by.get(customer.name, "own")
         if before == now:

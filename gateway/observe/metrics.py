@@ -223,6 +223,37 @@ class GatewayMetrics:
             Gauge("failsoft_box_slot_share", "LoRA slots of the box that this gateway counts on.", ("box",))
         )
 
+        # Orders and drills.
+        self.order_seconds_left = add(
+            Gauge(
+                "failsoft_order_seconds_left",
+                "How long a degradation by order has to run, by customer (`*`: all); absent where there is none.",
+                ("customer",),
+            )
+        )
+
+        self.drills = add(
+            Counter(
+                "failsoft_drills_total",
+                "Drills of the fallback by step (`provider:NAME`, `base:FLEET`) and outcome: passed or failed.",
+                ("step", "outcome"),
+            )
+        )
+        self.drill_proof_age_seconds = add(
+            Gauge(
+                "failsoft_drill_proof_age_seconds",
+                "Since a step of the customer's fallback was last seen to work; +Inf: never. At most 2000 series.",
+                ("customer", "step"),
+            )
+        )
+        self.drill_oldest_proof_age_seconds = add(
+            Gauge(
+                "failsoft_drill_oldest_proof_age_seconds",
+                "The largest of these ages over all customers, by step.",
+                ("step",),
+            )
+        )
+
         # Policies and alarms.
         self.policy_version = add(
             Gauge("failsoft_policy_version", "The policy version in force; 0 while there is none.")

@@ -126,6 +126,8 @@ def _customer(
         concurrency=rules.limits.concurrency,
         hosted_allowed=rules.hosted.allowed,
         aliases={name: Alias.of(customer.customer, name, target) for name, target in customer.aliases.items()},
+        drill_every_s=rules.drill_every_s,
+        drill_share=rules.drill_share,
     )
 
 

@@ -106,11 +106,20 @@ class CustomerPolicy:
     hosted_allowed: bool = True
     aliases: Mapping[str, Alias] = field(default_factory=dict, hash=False)
     """Names that stand for some of ``adapters``; none is an adapter's."""
+    drill_every_s: float | None = None
+    """How old the proof of a fallback step may become before it is asked for; None: no drills on a schedule."""
+    drill_share: float = 0.0
+    """Of the customer's requests, from 0 to 1, that try a fallback step first."""
 
     def __post_init__(self) -> None:
         # Compiling drops such steps. Here too, so that no other way of making one can forget it.
         if not self.hosted_allowed and any(isinstance(step, ProviderStep) for step in self.steps):
             raise ValueError(f"{self.name} may not reach hosted providers, and has a step that does")
+
+    @property
+    def drillable(self) -> tuple[ProviderStep | BaseStep, ...]:
+        """The steps that can be proven to work: fixed text needs no proof, and what is not allowed is no step."""
+        return tuple(step for step in self.steps if not isinstance(step, StaticStep))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 
 from gateway.policy.diagnostics import Finding, Location, Part, key_path, meant
 from gateway.policy.effective import effective
-from gateway.policy.models import CustomerFile, FleetFile, ProviderStep, Rules, Step
+from gateway.policy.models import CustomerFile, FleetFile, ProviderStep, Rules, StaticStep, Step
 
 Locate = Callable[[int, Location], str]
 """Where a key of a customer is, in words for people: ``customers/acme.yaml:6:12``."""
+
+OFTEN_S = 600.0
+"""Drills that come more often than this are more likely a slip than meant."""
 
 
 def by_name(customers: tuple[CustomerFile, ...]) -> Locate:
@@ -138,6 +141,10 @@ def _rules(index: int, customer: CustomerFile, defaults: Rules, fleet: FleetFile
     if own is not None and "allowed" not in own.model_fields_set and default is not None and not default.allowed:
         message = "replaces the default's hosted whole, so that hosted providers are allowed here"
         yield warn("hosted", message, "write allowed: true or false here")
+    if rules.drill_every_s is not None and rules.drill_every_s < OFTEN_S:
+        yield warn("drills", f"drills.every is under {OFTEN_S / 60:g}m: hosted providers bill each drill")
+    if rules.drill_share and all(isinstance(step, StaticStep) for step in rules.steps):
+        yield warn("drills", "drills.share has no effect: no step of the fallback asks anybody")
     for key, value_s in (("ttft_budget", rules.ttft_budget_s), ("plain_budget", rules.plain_budget_s)):
         if value_s >= rules.deadline_s and rules.steps:
             yield warn(key, f"{key} is not shorter than the deadline: no time is left for the fallback")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from gateway.policy.compiled import Priority
-from gateway.policy.models import CustomerFile, Hosted, Limits, Provider, ProviderStep, Rules, Step
+from gateway.policy.models import CustomerFile, Drills, Hosted, Limits, Provider, ProviderStep, Rules, Step
 
 BUILT_IN_PROVIDER = "hosted"
 TTFT_BUDGET_S = 2.0
@@ -19,6 +20,8 @@ BUILT_IN_FALLBACK: list[Step] = [ProviderStep(provider=BUILT_IN_PROVIDER)]
 PLAIN_SHARE = 0.5
 """Of the deadline, where no ``plain_budget`` is written."""
 STALL_TIMEOUT_S = 10.0
+DRILLS = Drills()
+DRILL_EVERY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,9 @@ class Effective:
     priority: Priority
     limits: Limits
     hosted: Hosted
+    drill_every_s: float | None
+    """None: never."""
+    drill_share: float
     steps: tuple[Step, ...]
     dropped: int
     """Provider steps that ``hosted.allowed: false`` takes out."""
@@ -49,6 +55,8 @@ def effective(defaults: Rules, customer: CustomerFile, providers: Mapping[str, P
         return built_in if default is None else default
 
     deadline_s = value("deadline", DEADLINE_S)
+    drills: Drills = value("drills", DRILLS)
+    every_s = DRILL_EVERY_S if drills.every is None else drills.every
     hosted: Hosted = value("hosted", ALLOWED)
     written: list[Step] = value("fallback", BUILT_IN_FALLBACK if BUILT_IN_PROVIDER in providers else [])
     steps = tuple(step for step in written if hosted.allowed or not isinstance(step, ProviderStep))
@@ -61,6 +69,8 @@ def effective(defaults: Rules, customer: CustomerFile, providers: Mapping[str, P
         priority=value("priority", "standard"),
         limits=value("limits", NO_LIMITS),
         hosted=hosted,
+        drill_every_s=None if math.isinf(every_s) else every_s,
+        drill_share=drills.share or 0.0,
         steps=steps,
         dropped=len(written) - len(steps),
     )

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from gateway.policy.durations import Duration
+from gateway.policy.durations import Duration, Every
 from gateway.policy.names import KeyDigest, ModelName, Name, ProviderModel, Reference, Text, Url
+from gateway.policy.shares import Share
 
 MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM takes for ``--max-lora-rank``."""
@@ -167,6 +168,15 @@ class Hosted(Keys):
     usd_per_day: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
+class Drills(Keys):
+    """How it is proven, before anybody needs it, that each step of the fallback works."""
+
+    every: Every | None = None
+    """How old a step's proof may become before it is asked a small question, such as 24h; never: not at all. 24h."""
+    share: Share | None = None
+    """So much of the customer's own traffic, such as 0.5%, tries the fallback first. None when left out."""
+
+
 class Rules(Keys):
     """What defaults.yaml sets for all and a customer's file for one."""
 
@@ -188,6 +198,8 @@ class Rules(Keys):
     """Who answers when the own adapter cannot, in this order."""
     hosted: Hosted | None = None
     """Allowed and uncapped when left out."""
+    drills: Drills | None = None
+    """How the fallback is proven to work. A question to each step every 24h."""
 
 
 class DefaultsFile(Keys):

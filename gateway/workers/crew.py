@@ -13,6 +13,7 @@ from typing import Any
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
+from gateway.drills.witness import Tell
 from gateway.fleet.fleet import Fleets
 from gateway.fleet.hosted import Hosted
 from gateway.observe.alarms import Alarms
@@ -24,9 +25,10 @@ from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
 from gateway.workers.line import framed
 from gateway.workers.member import Member, Terms
-from gateway.workers.messages import AlarmOff, AlarmOn, Happened, InForce, Leaving, Message, Ready, Telemetry
+from gateway.workers.messages import AlarmOff, AlarmOn, Happened, InForce, Leaving, Message, Proven, Ready, Telemetry
 from gateway.workers.news import AlarmsAre, Ask, Begin, Cover, Drain, EndRequests, LitellmIs, Policy
 from gateway.workers.table import Table
+from gateway.workers.who_answers import WhoAnswers
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +56,6 @@ LATE_S = 2.0
 
 ALARM = "worker_down"
 
-ANSWERED = frozenset({"degraded", "restored", "unavailable"})
-"""Events that tell a change of who answers a customer. Each worker tells its own; the gateway changes once."""
-
 
 class _Ended(Exception):
     """A worker ended young."""
@@ -79,14 +78,15 @@ class Crew:
         self._pause_s = NEWS_S
         self._later: asyncio.TimerHandle | None = None
         self._policy: Policy | None = None
-        self._litellm: LitellmIs | None = None
+        self.on_proof: Tell = lambda key, *, model, error: None
+        self._lasting: dict[type[Message], Message] = {}
         self._providers: Providers | None = None
         self._ended = Export()
         self._asked = 0
         self._changed = asyncio.Event()
         self._ending = False
         self._away: list[int] = []
-        self._answers: dict[object, tuple[object, ...]] = {}
+        self._who_answers = WhoAnswers()
         metrics.before_render(lambda: metrics.workers.set(sum(member.ready for member in self._members)))
 
     def follow(self, version: StoredVersion, fleets: Fleets, hosted: Hosted, providers: Providers) -> None:
@@ -105,6 +105,11 @@ class Crew:
         self._look_at_litellm()
         self._tell(self._policy)
         self.table.follow(fleets, hosted)
+
+    def announce(self, news: Message) -> None:
+        """Tell it to all workers, and to those that come, until there is newer of its kind."""
+        self._lasting[type(news)] = news
+        self._tell(news)
 
     def start(self, terms: Terms) -> None:
         """Start all, and keep them alive from now on."""
@@ -216,8 +221,8 @@ class Crew:
     def _started(self, member: Member) -> None:
         self.table.joined(member.number)
         member.send(self._alarms_now())
-        if self._litellm is not None:
-            member.send(self._litellm)
+        for news in self._lasting.values():
+            member.send(news)
         if self._policy is not None:
             member.send(self._policy)
         else:
@@ -262,22 +267,14 @@ class Crew:
                 self._alarms.off(told.kind, told.subject)
                 self._tell(self._alarms_now())
             case Happened():
-                self._happened(told)
+                if self._who_answers.is_news(told):
+                    self._events.add(told.kind, **told.fields)
+            case Proven():
+                self.on_proof(told.key, model=told.model, error=told.error)
             case Telemetry():
                 self._changed.set()
             case _:
                 self.table.take(member.number, told, asyncio.get_running_loop().time())
-
-    def _happened(self, told: Happened) -> None:
-        if told.kind in ANSWERED:
-            customer = told.fields.get("customer")
-            now: tuple[object, ...] = (told.kind,)
-            if told.kind == "degraded":
-                now = told.kind, told.fields.get("served_by"), told.fields.get("reason")
-            if self._answers.get(customer, ("restored",)) == now:
-                return
-            self._answers[customer] = now
-        self._events.add(told.kind, **told.fields)
 
     async def _ask(self) -> None:
         """Have what the workers have counted until now."""
@@ -341,6 +338,5 @@ class Crew:
         if litellm is None or litellm.origin.uds is None:
             return
         found = LitellmIs(litellm.origin.uds, litellm.alive)
-        if found != self._litellm:
-            self._litellm = found
-            self._tell(found)
+        if found != self._lasting.get(LitellmIs):
+            self.announce(found)

@@ -161,6 +161,14 @@ class Happened(Message):
     fields: dict[str, str | int | float]
 
 
+class Proven(Message):
+    """A customer's request has tried a way to fall back; see :class:`gateway.drills.witness.FallbackWitness`."""
+
+    key: str
+    model: str
+    error: str
+
+
 class Telemetry(Message):
     """The worker's own metrics; ``asked``: the number of the question, 0 where there was none."""
 
@@ -181,5 +189,6 @@ FromWorker = (
     | AlarmOn
     | AlarmOff
     | Happened
+    | Proven
     | Telemetry
 )

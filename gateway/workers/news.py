@@ -133,6 +133,12 @@ class Eject(Message):
     silent: bool
 
 
+class OrdersAre(Message):
+    """Who is degraded by order: by target, until which monotonic time; see :class:`gateway.orders.forced.Forced`."""
+
+    ends: dict[str, float]
+
+
 class AlarmsAre(Message):
     """The alarms that are on, as kind and subject."""
 
@@ -169,6 +175,7 @@ FromWatcher = (
     | ProvidersAre
     | HomesAre
     | Eject
+    | OrdersAre
     | AlarmsAre
     | LitellmIs
     | Ask

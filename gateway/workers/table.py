@@ -96,6 +96,11 @@ class Table:
         self._providers_changed = True
         self._wanted(True)
 
+    def tell_providers(self) -> None:
+        """Providers were asked here, not by a worker: all are to hear what that has shown."""
+        self._providers_changed = True
+        self._wanted(True)
+
     # What workers tell.
 
     def joined(self, worker: int) -> None:

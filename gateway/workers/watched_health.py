@@ -1,4 +1,4 @@
-"""A provider's health as the watcher has it, from what workers tell: it asks none itself."""
+"""A provider's health as the watcher has it, from what workers tell: itself it asks only in drills."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from gateway.fleet.back_off import Turn
 from gateway.fleet.breaker import Permit
 from gateway.fleet.provider_health import ProviderHealth, ProviderPermit
 from gateway.workers.messages import ProviderOutcome, ProviderTrial
-from gateway.workers.news import NOBODY, ProviderStanding
+from gateway.workers.news import NOBODY, WATCHER, ProviderStanding
 
 
 class WatchedHealth:
@@ -57,9 +57,15 @@ class WatchedHealth:
         return ProviderStanding(
             health.name,
             health.breaker.finding(),
-            next((worker for (worker, _), permit in self._circuits.items() if permit.trial), NOBODY),
+            next(
+                (worker for (worker, _), permit in self._circuits.items() if permit.trial),
+                WATCHER if health.breaker.tried else NOBODY,
+            ),
             health.back_off.finding(),
-            next((worker for (worker, _), turn in self._turns.items() if turn.trial), NOBODY),
+            next(
+                (worker for (worker, _), turn in self._turns.items() if turn.trial),
+                WATCHER if health.back_off.tried else NOBODY,
+            ),
             health.silent,
             health.last_error,
         )

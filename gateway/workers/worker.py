@@ -20,6 +20,7 @@ from gateway.dataplane.collector import collect_rarely
 from gateway.dataplane.endpoint import DataPlane
 from gateway.dataplane.listener import QuietServer, quiet_server
 from gateway.dataplane.record import Record
+from gateway.drills.witness import FallbackWitness
 from gateway.fleet.fleet import Fleets
 from gateway.fleet.hosted import Hosted
 from gateway.fleet.shared_breaker import TrialTurns
@@ -27,13 +28,14 @@ from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.export import export
 from gateway.observe.metrics import GatewayMetrics, Registry
+from gateway.orders.forced import Forced
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.versions import Head, StoredVersion
 from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
 from gateway.workers.control_line import ControlLine
 from gateway.workers.line import Line
-from gateway.workers.messages import InForce, Leaving, Ready, Telemetry
+from gateway.workers.messages import InForce, Leaving, Proven, Ready, Telemetry
 from gateway.workers.news import (
     AlarmsAre,
     Ask,
@@ -49,6 +51,7 @@ from gateway.workers.news import (
     HomesAre,
     LitellmIs,
     Load,
+    OrdersAre,
     Policy,
     ProvidersAre,
     Standing,
@@ -118,16 +121,19 @@ class Worker:
         self._metrics = GatewayMetrics(self._registry)
         self._alarms = ToldAlarms(self._line.send)
         self._fleets, self._hosted = boxes_and_providers(self._reporter)
+        self._forced = Forced()
         self._litellm = RemoteLitellm()
         self._providers = Providers(
             state_dir=Path(), alarms=self._alarms, new_litellm=lambda state_dir, alarms: self._litellm
         )
+        witness = FallbackWitness(self._tell_of_fallback)
         self._dataplane = DataPlane(
             self,
             self._fleets,
             Asker(self._providers, self._hosted),
-            Record(self._metrics, told_events(self._line.send), self._alarms),
+            Record(self._metrics, told_events(self._line.send), self._alarms, witness=witness),
             retry_share=1 / place.workers,
+            forced=self._forced,
         )
         self._boxes: dict[str, WorkerBox] = {}
         self._policies: asyncio.Queue[Policy] = asyncio.Queue()
@@ -232,6 +238,8 @@ class Worker:
                     homes.adopt(news.homes)
             case Policy():
                 self._policies.put_nowait(news)
+            case OrdersAre():
+                self._forced.ends = news.ends
             case AlarmsAre():
                 self._alarms.follow(news.alarms)
             case LitellmIs():
@@ -285,6 +293,9 @@ class Worker:
 
     def _tell_what_was_counted(self, asked: int) -> None:
         self._line.send(Telemetry(asked, self._dataplane.in_flight, export(self._registry)))
+
+    def _tell_of_fallback(self, key: str, *, model: str, error: str) -> None:
+        self._line.send(Proven(key, model, error))
 
     def _traffic(self) -> dict[str, dict[str, int]]:
         taken = {name: homes.traffic.take() for name, homes in self._fleets.homes.items()}

@@ -18,11 +18,16 @@ from typer.testing import CliRunner, Result
 from gateway.control.app import ControlSources, create_control_app
 from gateway.dataplane.explain import explain
 from gateway.dataplane.retry_budget import RetryBudget
+from gateway.drills.desk import DrillDesk
+from gateway.drills.drill import Outcome
+from gateway.drills.keeper import DrillKeeper
+from gateway.drills.target import Target
 from gateway.fleet.fleet import Fleets
 from gateway.fleet.hosted import Hosted
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics, Registry
+from gateway.orders.keeper import OrderKeeper
 from gateway.policy.compiled import (
     ApiKey,
     BaseStep,
@@ -48,6 +53,8 @@ class House:
     now: float = 100.0
     admin_token: str | None = TOKEN
     registry: Registry = field(default_factory=Registry)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    tried: list[str] = field(default_factory=list)
     retries: RetryBudget = field(default_factory=lambda: RetryBudget(100.0))
 
     def __post_init__(self) -> None:
@@ -57,12 +64,27 @@ class House:
         self.fleets = Fleets(
             metrics=self.metrics, alarms=self.alarms, events=self.events, clock=lambda: self.now, probing=False
         )
+        self.orders = OrderKeeper(metrics=self.metrics, alarms=self.alarms, events=self.events, clock=lambda: self.now)
+        self.drills = DrillKeeper(
+            self,
+            metrics=self.metrics,
+            alarms=self.alarms,
+            events=self.events,
+            clock=lambda: self.now,
+            uniform=lambda: 0.0,
+        )
         self.hosted = Hosted(metrics=self.metrics, alarms=self.alarms, events=self.events, clock=lambda: self.now)
 
     def take(self, policy: CompiledPolicy) -> None:
         self.current = policy
         self.fleets.follow(policy)
         self.hosted.follow(policy)
+        self.drills.follow(policy)
+
+    async def prove(self, target: Target) -> Outcome:
+        """What a drill comes to: as ``outcomes`` says by the target's name."""
+        self.tried.append(target.name)
+        return self.outcomes.get(target.name, Outcome("", "generic-mini", 40))
 
     def sources(self) -> ControlSources:
         return ControlSources(
@@ -73,6 +95,8 @@ class House:
             alarms=self.alarms,
             events=self.events,
             explain=self.explain,
+            orders=self.orders,
+            drills=DrillDesk(self.drills),
             admin_token=self.admin_token,
             clock=lambda: self.now,
             started_at=100.0,

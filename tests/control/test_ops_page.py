@@ -55,6 +55,18 @@ async def test_what_the_page_shows_of_a_box_is_what_the_admin_api_says(house: Ho
     assert {"placed_by", "predicted_swaps_per_s"} <= set(re.findall(r"\bfleet\.(\w+)", html)) <= set(fleet)
 
 
+async def test_orders_and_proofs_are_shown_as_the_admin_api_has_them(house: House, policy: CompiledPolicy) -> None:
+    house.take(policy)
+    await house.orders.degrade("acme", 60, reason="why", by="ann")
+    async with house.client() as client:
+        status = (await client.get("/admin/status")).json()
+    html = OpsPage.load().html.decode()
+    (order,), step = status["orders"], status["drills"]["steps"][0]
+    assert {"customer", "left_s", "until", "by", "reason"} <= set(re.findall(r"\border\.(\w+)", html)) <= set(order)
+    assert {"step", "customers", "oldest_age_s", "last_error"} <= set(re.findall(r"\bstep\.(\w+)", html)) <= set(step)
+    assert {"failed", "stale", "unproven", "proven"} <= set(step)
+
+
 def test_every_control_has_a_label() -> None:
     html = OpsPage.load().html.decode()
     assert re.search(r"<label>[^<]+<input", html)

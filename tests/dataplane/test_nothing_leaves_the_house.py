@@ -129,6 +129,8 @@ def known(plane: Plane) -> str:
         alarms=plane.alarms,
         events=plane.events,
         explain=plane.dataplane.explain,
+        orders=OrderKeeper(metrics=plane.metrics, alarms=plane.alarms, events=plane.events),
+        drills=DrillDesk(DrillKeeper(plane, metrics=plane.metrics, alarms=plane.alarms, events=plane.events)),
         admin_token=None,
     )
     return json.dumps(

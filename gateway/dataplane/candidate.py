@@ -1,15 +1,15 @@
-"""What a journey gives next: an attempt at one target, or a wait for room at several boxes."""
+"""What a journey consists of: attempts, waits, and how it sees the providers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from gateway.dataplane.decide import BoxView
 from gateway.errors import Reason
 from gateway.fleet.permit import Held
-from gateway.policy.compiled import ProviderStep, StaticStep
+from gateway.policy.compiled import ProviderSpec, ProviderStep, StaticStep
 
 Kind = Literal["own", "base", "provider", "static"]
 
@@ -45,6 +45,20 @@ class Wait:
     boxes: Sequence[BoxView]
     budget_s: float
     until: float
+
+
+Unsuited = Callable[[ProviderStep], str | None]
+"""Why a provider step cannot serve this request, or None."""
+
+
+class ProvidersView(Protocol):
+    """What a journey sees of the providers."""
+
+    def condition(self, provider: ProviderSpec, now: float) -> str | None:
+        """None where the provider may be asked; else why not, in words that a client may read."""
+
+    def is_last_resort(self, provider: ProviderSpec, now: float) -> bool:
+        """Whether it may be asked in spite of that, where nothing else is left."""
 
 
 def own_attempt(box: BoxView, adapter: str, *, forced: bool = False) -> Attempt:

@@ -1,0 +1,69 @@
+"""`/admin/drills`: when each fallback was last seen to work, and a try of it now."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
+
+from gateway.control import documents
+from gateway.control.names import unknown_name
+from gateway.control.sources import ControlSources
+from gateway.errors import RequestError
+from gateway.policy.compiled import CustomerPolicy, ProviderStep
+
+
+class Drill(BaseModel):
+    """``provider``: only steps that ask this one."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    customer: str
+    provider: str | None = None
+
+
+def drills_router(sources: ControlSources) -> APIRouter:
+    """The routes, to be put behind the admin token."""
+    router = APIRouter()
+
+    @router.get("/drills")
+    async def read_drills(customer: str | None = None) -> JSONResponse:
+        if customer is None:
+            return _fresh(sources.drills.overview())
+        return _fresh({"customer": customer, "proofs": sources.drills.of(_customer(sources, customer).name)})
+
+    @router.post("/drills")
+    async def drill(asked: Drill) -> JSONResponse:
+        """Ask each step that can be proven a small question now. Answers when all have answered, or failed."""
+        customer = _customer(sources, asked.customer)
+        _something_to_try(customer, asked.provider)
+        proofs = await sources.drills.drill(customer, asked.provider)
+        return _fresh({"customer": customer.name, "ok": all(one["last"]["ok"] for one in proofs), "proofs": proofs})
+
+    return router
+
+
+def _customer(sources: ControlSources, name: str) -> CustomerPolicy:
+    policy = sources.policies.current
+    if policy is None:
+        raise RequestError(503, "No policy version is loaded yet.", type="server_error", code="no_policy")
+    if (customer := policy.customers.get(name)) is None:
+        raise unknown_name("customer", f"There is no customer `{name}`.", name, policy.customers, "Customers")
+    return customer
+
+
+def _something_to_try(customer: CustomerPolicy, provider: str | None) -> None:
+    """Raises :class:`RequestError`: 404 where no step of the customer's asks ``provider``, or any at all."""
+    steps = customer.drillable
+    hosted = {step.provider.name for step in steps if isinstance(step, ProviderStep)}
+    why = "" if customer.hosted_allowed else " Its policy keeps every token on your own boxes (hosted.allowed: false)."
+    if provider is not None and provider not in hosted:
+        what = f"No step of {customer.name}'s fallback asks a provider `{provider}`.{why}"
+        raise unknown_name("provider", what, provider, hosted, "Providers that it may ask")
+    if not steps:
+        message = f"{customer.name}'s fallback has no step that could be tried: nothing in it asks anybody.{why}"
+        raise RequestError(404, message, param="customer", code="nothing_to_drill")
+
+
+def _fresh(document: documents.Document) -> JSONResponse:
+    return JSONResponse(document, headers={"cache-control": "no-store"})

@@ -1,0 +1,21 @@
+"""What is said to somebody who names what there is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gateway.errors import RequestError
+from gateway.policy.diagnostics import nearest
+
+MOST_NAMES = 50
+"""That an error lists."""
+
+
+def unknown_name(param: str, what: str, name: str, known: Iterable[str], these: str) -> RequestError:
+    """A 404 that helps: the nearest name, and what names there are, if they are not too many to read."""
+    names = sorted(known)
+    near = nearest(name, names)
+    hint = f" Did you mean {near}?" if near is not None else ""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    there = f" {these}: {', '.join(names[:MOST_NAMES])}{more}." if names else f" {these}: none."
+    return RequestError(404, f"{what}{hint}{there}", param=param, code=f"{param}_not_found")

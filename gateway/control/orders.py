@@ -1,0 +1,99 @@
+"""`/admin/degrade`, `/admin/restore`, `/admin/orders`: customers on their fallback, because somebody said so."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.control import documents
+from gateway.control.names import unknown_name
+from gateway.control.sources import ControlSources
+from gateway.errors import RequestError
+from gateway.orders.order import ALL, LONGEST_S
+from gateway.policy.durations import parse_interval
+
+LONGEST_TEXT = 500
+"""Characters of a reason, or of who gives an order."""
+
+
+class Target(BaseModel):
+    """Whom it is about: ``customer``, or ``all``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    customer: str | None = None
+    all: bool = False
+
+
+class Degrade(Target):
+    """``for``: a duration such as 10m or 2h."""
+
+    for_: str = Field(alias="for")
+    reason: str = Field("", max_length=LONGEST_TEXT)
+    by: str = Field("", max_length=LONGEST_TEXT)
+
+
+def orders_router(sources: ControlSources) -> APIRouter:
+    """The routes, to be put behind the admin token."""
+    router = APIRouter()
+
+    @router.get("/orders")
+    async def read_orders() -> JSONResponse:
+        return _fresh({"orders": documents.orders(sources)})
+
+    @router.post("/degrade")
+    async def degrade(asked: Degrade) -> JSONResponse:
+        """It holds here at once, and on all gateways of the store within a second."""
+        target = _target(sources, asked)
+        try:
+            for_s = parse_interval(asked.for_, LONGEST_S)
+        except ValueError as error:
+            raise RequestError(400, f"for: {error}.", param="for", code="invalid_duration") from None
+        order, shared = await sources.orders.degrade(
+            target, for_s, reason=_one_line(asked.reason), by=_one_line(asked.by)
+        )
+        return _fresh({"order": documents.order(order, for_s), "shared": shared})
+
+    @router.post("/restore")
+    async def restore(asked: Target) -> JSONResponse:
+        """The order for a customer ends; ``all``: every order. What is still in force is in ``orders``."""
+        target = _target(sources, asked, also_gone=True)
+        ended, shared = await sources.orders.restore(target)
+        return _fresh(
+            {
+                "changed": bool(ended),
+                "ended": [documents.order(order, 0.0) for order in ended],
+                "shared": shared,
+                "orders": documents.orders(sources),
+            }
+        )
+
+    return router
+
+
+def _target(sources: ControlSources, asked: Target, *, also_gone: bool = False) -> str:
+    """Raises :class:`RequestError`. ``also_gone``: a customer that only an order still knows will do as well."""
+    if asked.all == (asked.customer is not None):
+        raise RequestError(400, "Name a customer, or all.", param="customer", code="no_target")
+    if asked.customer is None:
+        return ALL
+    policy = sources.policies.current
+    if policy is None:
+        raise RequestError(503, "No policy version is loaded yet.", type="server_error", code="no_policy")
+    known = set(policy.customers)
+    if also_gone:
+        known |= {one.order.target for one in sources.orders.standing()} - {ALL}
+    if asked.customer not in known:
+        what = f"There is no customer `{asked.customer}`."
+        raise unknown_name("customer", what, asked.customer, policy.customers, "Customers")
+    return asked.customer
+
+
+def _one_line(text: str) -> str:
+    """What a person wrote goes into logs and onto screens, and is to look there as one line."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _fresh(document: documents.Document) -> JSONResponse:
+    return JSONResponse(document, headers={"cache-control": "no-store"})

@@ -1,0 +1,96 @@
+"""Degrading on purpose through the admin API: what is taken, what is refused, and how it is shown."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gateway.cli.degrade import degrade
+from gateway.cli.explain import explain
+from gateway.cli.restore import restore
+from gateway.cli.status import status
+from gateway.policy.compiled import CompiledPolicy
+from tests.control.conftest import House, run
+
+
+@pytest.fixture
+def house(house: House, policy: CompiledPolicy) -> House:
+    house.take(policy)
+    return house
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "code", "words"),
+    [
+        (degrade, ("acmee", "--for", "10m"), 1, "Did you mean acme?"),
+        (degrade, ("acme", "--for", "25h"), 2, "at most 24h"),
+        (degrade, ("acme", "--for", "10"), 2, "such as 30m, 24h or 7d"),
+        (degrade, ("acme", "--all", "--for", "1h"), 2, "name one customer, or give --all"),
+        (degrade, ("--for", "1h"), 2, "name one customer, or give --all"),
+        (degrade, ("acme",), 2, "--for"),
+        (restore, ("globexx",), 1, "Customers: acme."),
+        (restore, ("acme",), 0, "There was no order for acme."),
+        (restore, ("--all",), 0, "There was no order."),
+    ],
+)
+async def test_what_cannot_be_is_refused_with_words(
+    house: House, url: str, command: object, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    result = await run(command, *arguments, "--url", url)  # type: ignore[arg-type]
+    assert (result.exit_code, words in " ".join(result.output.split())) == (code, True), result.output
+    assert not house.orders.standing()
+
+
+async def test_who_is_degraded_by_whom_until_when_and_why_is_shown_everywhere(house: House, url: str) -> None:
+    result = await run(degrade, "acme", "--for", "2h", "--reason", "v3 talks\nnonsense", "--url", url)
+    assert result.exit_code == 0, result.output
+    # A gateway without a store is one whose store is away.
+    assert "it holds on the gateway that was asked alone" in result.stderr
+    (standing,) = house.orders.standing()
+    assert (standing.left_s, standing.order.reason) == (7200, "v3 talks nonsense")
+    assert standing.order.by
+    shown = await run(status, "--url", url)
+    assert shown.exit_code == 1
+    assert "acme is answered by the fallback until" in " ".join(shown.stdout.split())
+    shown = await run(explain, "--customer", "acme", "--model", "acme_v3", "--url", url)
+    assert "v3 talks nonsense" in " ".join(shown.stdout.split())
+    async with house.client() as client:
+        (order,) = (await client.get("/admin/orders")).json()["orders"]
+    assert order == {
+        "customer": "acme",
+        "reason": "v3 talks nonsense",
+        "by": standing.order.by,
+        "since": standing.order.at_ms / 1000,
+        "until": standing.order.until_ms / 1000,
+        "left_s": 7200,
+    }
+    assert order["until"] - order["since"] == 7200
+    answer = json.loads((await run(restore, "acme", "--url", url, "--json")).stdout)
+    assert (answer["changed"], answer["orders"]) == (True, [])
+    assert [event.kind for event in house.events.since(0)] == ["alarm_on", "order_given", "alarm_off", "order_over"]
+
+
+async def test_a_customer_is_told_that_the_order_for_all_still_holds(house: House, url: str) -> None:
+    await run(degrade, "--all", "--for", "10m", "--url", url)
+    result = await run(restore, "acme", "--url", url)
+    assert "An order for all customers is still in force: failsoft restore --all ends it." in result.stdout
+
+
+async def test_a_customer_that_left_the_policy_can_still_be_restored(house: House, url: str) -> None:
+    await house.orders.degrade("gone", 600, reason="", by="")
+    assert (await run(restore, "gone", "--url", url)).exit_code == 0
+    assert not house.orders.standing()
+
+
+async def test_orders_ask_for_the_admin_token(house: House) -> None:
+    async with house.client(token="wrong") as client:
+        for path in ("/admin/degrade", "/admin/restore"):
+            assert (await client.post(path, json={"all": True, "for": "1m"})).status_code == 401
+    assert not house.orders.standing()
+
+
+@pytest.mark.parametrize("body", [{"all": True, "for": "10"}, {"all": True}, {"for": "1m"}, {"all": 1, "for": "1m"}])
+async def test_a_body_that_is_not_understood_is_a_400(house: House, body: dict[str, object]) -> None:
+    async with house.client() as client:
+        assert (await client.post("/admin/degrade", json=body)).status_code == 400

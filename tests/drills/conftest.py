@@ -1,0 +1,7 @@
+"""Gateways as processes on one store, and the stand-in provider behind them."""
+
+from __future__ import annotations
+
+from tests.orders.conftest import box, provider, redis, shared_provider, street
+
+__all__ = ["box", "provider", "redis", "shared_provider", "street"]
