@@ -53,10 +53,11 @@ def format_duration(seconds: float) -> str:
 
 def format_interval(seconds: float) -> str:
     """The same of an interval."""
+    microseconds = round(seconds * 1e6)
     for unit, factor in (("d", MAX_S), ("h", 3600.0)):
-        count = round(seconds / factor, 6)
-        if count >= 1 and count == int(count):
-            return f"{int(count)}{unit}"
+        count, rest = divmod(microseconds, int(factor * 1e6))
+        if count and not rest:
+            return f"{count}{unit}"
     return format_duration(seconds)
 
 

@@ -26,6 +26,8 @@ DEFAULTS: Final = {
     "deadline": "5s",
     "stall_timeout": "1s",
     "fallback": [{"provider": PROVIDER}],
+    # What is broken on purpose is not to be found by a drill in between.
+    "drills": {"every": "never"},
 }
 
 

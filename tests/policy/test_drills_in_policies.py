@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.errors import PolicyError
@@ -77,6 +77,7 @@ def test_of_who_keeps_every_token_at_home_only_the_base_can_be_tried(folder: Fol
 
 
 @given(st.integers(1, 30 * 86_400_000))
+@example(161_999_999)
 def test_an_interval_survives_being_written_and_read(milliseconds: int) -> None:
     assert parse_every(format_every(milliseconds / 1000)) == pytest.approx(milliseconds / 1000, abs=1e-9)
 
