@@ -12,7 +12,10 @@ import pytest
 
 from gateway.control import documents
 from gateway.control.sources import ControlSources
+from gateway.drills.desk import DrillDesk
+from gateway.drills.keeper import DrillKeeper
 from gateway.observe.log import HumanFormatter, JsonFormatter
+from gateway.orders.keeper import OrderKeeper
 from gateway.policy import models
 from gateway.policy.compile import compile_policy
 from gateway.policy.compiled import CompiledPolicy
