@@ -47,6 +47,23 @@ class ProviderSpec:
     api_base: str | None
     api_key: str | None = field(default=None, repr=False)
     unavailable: str | None = None
+    max_concurrency: int = 64
+    """Requests at it at once, of all gateways."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """USD a token. ``cached``: of a prompt's tokens that the provider had in its cache."""
+
+    prompt: float
+    completion: float
+    cached: float
+
+    def nano_usd(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> int:
+        """What an answer costs, in 1e-9 USD. ``cached_tokens`` are among the prompt's."""
+        cached = min(cached_tokens, prompt_tokens)
+        usd = (prompt_tokens - cached) * self.prompt + cached * self.cached + completion_tokens * self.completion
+        return round(usd * 1e9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +74,8 @@ class ProviderStep:
     model: str
     system_prompt: str | None = None
     drop: frozenset[str] = frozenset()
+    price: Price | None = None
+    """What the model costs; None: nobody knows."""
 
     @property
     def direct(self) -> bool:
@@ -102,6 +121,10 @@ class CustomerPolicy:
     concurrency: int | None = None
     """Requests that may be answered at once; None: any number."""
     hosted_allowed: bool = True
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    usd_per_day: float | None = None
+    """What hosted providers may cost on one day, UTC; None: any amount."""
 
 
 @dataclass(frozen=True, slots=True)
