@@ -226,9 +226,10 @@ def shares_of(published: Mapping[str, Shares], index: int) -> list[Share]:
 def read_shares(data: bytes) -> Shares | None:
     """What a process has published; None where it is nothing that can be read."""
     try:
-        return _decode(data)
+        shares: Shares = _decode(data)
     except (msgspec.DecodeError, ValueError):
         return None
+    return shares
 
 
 def without_fresh(shares: Shares) -> Shares:

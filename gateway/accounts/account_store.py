@@ -77,11 +77,10 @@ class AccountStore:
     async def usage(self, since: dt.date, until: dt.date) -> list[tuple[str, Row]]:
         """What was used on each day from ``since`` to ``until``, both counted, as day and row. Raises StoreError."""
         days = [(since + dt.timedelta(days=n)).isoformat() for n in range((until - since).days + 1)]
-        async with self._link.mapped():
-            async with self._link.redis.pipeline(transaction=False) as pipe:
-                for day in days:
-                    pipe.hgetall(f"{PREFIX}usage:{day}")
-                found = await pipe.execute()
+        async with self._link.mapped(), self._link.redis.pipeline(transaction=False) as pipe:
+            for day in days:
+                pipe.hgetall(f"{PREFIX}usage:{day}")
+            found = await pipe.execute()
         return [(day, row) for day, fields in zip(days, found, strict=True) for row in _rows(fields)]
 
     async def _has(self, me: str, number: int) -> bool:

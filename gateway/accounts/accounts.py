@@ -1,7 +1,7 @@
 """The accounts of one process that answers clients: admits requests, counts what they took, meets the others.
 
-Whoever asks here gets an answer at once, from what this process knows. The exchange with the store runs beside it; while
-it fails, the process goes on with the share that it had.
+Whoever asks here gets an answer at once, from what this process knows. The exchange with the store runs beside it;
+while it fails, the process goes on with the share that it had.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ROUNDS = 4
 
 
 class Accounts:
-    """``shared``: other processes admit requests for the same customers. Without :meth:`start` it is on its own for ever.
+    """``shared``: other processes admit requests for the same customers. Without :meth:`start` it is on its own.
 
     ``clock`` is monotonic, in seconds; ``today`` gives the UTC day in ISO's form.
     """
@@ -59,6 +59,7 @@ class Accounts:
         self._metrics = metrics
         self._clock = clock
         self._today = today
+        self._uniform = random.random
         self._spenders: list[str] = []
         self._tasks = TaskSet()
         self._hurry = asyncio.Event()
@@ -66,6 +67,7 @@ class Accounts:
         self._flushed_at: float | None = None
         self._on_spent: Callable[[], None] = lambda: None
         self._turn = asyncio.Lock()
+        self._begun = asyncio.Event()
         shown = ShownUsage(metrics)
         metrics.before_render(lambda: shown.show(self.usage.total))
         metrics.before_render(lambda: metrics.accounts_alone.set(int(self.on_its_own)))
@@ -86,6 +88,14 @@ class Accounts:
         """Meet the others there, from now on."""
         self._exchange = exchange
         self._tasks.spawn(self._meet(), name="accounts")
+
+    async def begun(self, limit_s: float) -> None:
+        """Wait until the others were heard of once, if not for longer than ``limit_s``."""
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._begun.wait()
+        except TimeoutError:
+            log.warning("nothing was heard of the other gateways' use of limits yet; it is asked for on")
 
     async def close(self) -> None:
         """Say what was used last, and that this process holds nothing any more, if there is anybody to say it to."""
@@ -161,7 +171,7 @@ class Accounts:
             self._hurry.clear()
             pause_s = EXCHANGE_S if self._shared else FLUSH_S
             try:
-                async with asyncio.timeout(pause_s * (0.8 + 0.4 * random.random())):
+                async with asyncio.timeout(pause_s * (0.8 + 0.4 * self._uniform())):
                     await self._hurry.wait()
             except TimeoutError:
                 continue
@@ -184,9 +194,10 @@ class Accounts:
             return
         batch = self.usage.batch() if flush else None
         spenders = self._spenders if flush else []
-        if not self._shared and batch is None and not spenders:
-            return
         day = self.usage.day
+        if not self._shared and batch is None and not spenders:
+            self._begun.set()
+            return
         ask = Ask(ask.me, ask.beat, ask.published, ask.wanted, ask.unwanted, ask.gone, batch, day, spenders, ask.leaves)
         try:
             told = await exchange.exchange(ask)
@@ -204,6 +215,7 @@ class Accounts:
 
     def _take(self, told: Told, ask: Ask) -> None:
         now = self._now()
+        self._begun.set()
         if ask.batch is not None or ask.spenders:
             self._flushed_at = now
             spent = told.spent if ask.day == self.usage.day else {}

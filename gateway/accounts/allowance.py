@@ -1,10 +1,10 @@
 """One limit as one process has it: permits that it holds, spends, and passes on. Pure; the clock is handed in.
 
 A limit of L is L permits, divided among all processes that admit requests: each spends only what it holds, so that
-together they admit no more than L whatever reaches whom at the same moment. A permit that was spent cools for the length
-of the window (of a limit on what runs at once: until the request has ended) and is then fresh again in the same hands, so
-that no window of that length sees it twice. What a process holds it publishes before it spends it, and gives back before
-it says so: what is published of all is never less than what they hold.
+together they admit no more than L whatever reaches whom at the same moment. A permit that was spent cools for the
+length of the window (of a limit on what runs at once: until the request has ended) and is then fresh again in the same
+hands, so that no window of that length sees it twice. What a process holds it publishes before it spends it, and gives
+back before it says so: what is published of all is never less than what they hold.
 
 Who runs short says so. Those with fresh permits give them up down to their share of the recent demand, and where
 nobody asks for anything shares are equal. So the permits are where the requests are, one or two exchanges later.

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 
 from gateway.control import documents
 from gateway.control.sources import ControlSources
+from gateway.control.usage import add_usage
 from gateway.errors import RequestError
 from gateway.fleet.box import Box
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy
@@ -78,7 +79,11 @@ def admin_router(sources: ControlSources) -> APIRouter:
         """The plan that would be made now for a request of ``customer`` for ``model``, and why. It changes nothing."""
         policy, asker = _asker(sources, customer, model)
         found = sources.explain(asker, model, stream=stream, now=sources.clock())
+        if sources.accounts is not None:
+            found["limits"] = sources.accounts.customer(asker)
         return _fresh({"policy_version": policy.version, **found})
+
+    add_usage(router, sources)
 
     @router.get("/events")
     async def read_events(

@@ -53,6 +53,7 @@ def status(sources: ControlSources) -> Document:
         "providers": [] if policy is None else _providers(policy, sources.hosted, now),
         "alarms": [alarm.as_json() for alarm in sources.alarms.current()],
         "requests": _requests(sources),
+        "limits": None if policy is None or sources.accounts is None else sources.accounts.status(policy),
         "workers": sources.workers(),
         "replicas": {"alive": sources.fleets.replicas.alive, "rank": sources.fleets.replicas.rank},
         "newest_event": sources.events.newest,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from gateway.accounts.view import AccountsView
 from gateway.fleet.fleet import Fleets
 from gateway.fleet.hosted import Hosted
 from gateway.observe.alarms import Alarms
@@ -39,7 +40,8 @@ class Explain(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ControlSources:
-    """Everything the control plane shows. ``explain`` is the data plane's, ``workers`` the processes that answer.
+    """Everything the control plane shows. ``explain`` is the data plane's, ``workers`` the processes that answer,
+    ``accounts`` what customers have used.
 
     ``clock`` is monotonic and the one of the breakers, in seconds.
     """
@@ -53,6 +55,7 @@ class ControlSources:
     explain: Explain
     admin_token: str | None = field(repr=False)
     workers: Callable[[], list[dict[str, Any]]] = list
+    accounts: AccountsView | None = None
     clock: Callable[[], float] = time.monotonic
     started_at: float = field(default_factory=time.monotonic)
 

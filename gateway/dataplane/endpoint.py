@@ -10,8 +10,11 @@ import logging
 import os
 from typing import Any, Protocol
 
+from gateway.accounts.accounts import Accounts
+from gateway.accounts.terms import is_limited
 from gateway.clock import wall_s
 from gateway.dataplane.access import MODELS, authenticate, models_body, require_adapter
+from gateway.dataplane.accounting import FULL, Accounting
 from gateway.dataplane.admission import Admission, denied
 from gateway.dataplane.answers import (
     STATIC_MODEL,
@@ -22,10 +25,10 @@ from gateway.dataplane.answers import (
 from gateway.dataplane.attempt import Answer, Asker
 from gateway.dataplane.body import BODY_LIMIT, check_length, read_body
 from gateway.dataplane.call import Call, ClientLeft
-from gateway.dataplane.concurrency import Concurrency, TooManyAtOnce
 from gateway.dataplane.decide import decide
 from gateway.dataplane.explain import Document, explain
 from gateway.dataplane.journey import Attempt, Journey, Wait
+from gateway.dataplane.limits import Limited
 from gateway.dataplane.listener import ON_DISCONNECT
 from gateway.dataplane.marks import Mark
 from gateway.dataplane.patience import Patience
@@ -35,9 +38,9 @@ from gateway.dataplane.relay import Send, read_end, relay_stream, send_whole, st
 from gateway.dataplane.request import PATHS, Request, parse_request
 from gateway.dataplane.retry_budget import RetryBudget
 from gateway.dataplane.verdict import is_clients_mistake
-from gateway.errors import Reason, RequestError, ShuttingDown, UpstreamError
+from gateway.errors import NotAdmitted, Reason, RequestError, ShuttingDown, UpstreamError
 from gateway.fleet.fleet import Fleets
-from gateway.policy.compiled import CompiledPolicy, CustomerPolicy, StaticStep
+from gateway.policy.compiled import CompiledPolicy, CustomerPolicy, ProviderStep, StaticStep
 from gateway.upstream.provider_request import Endpoint, unsuited
 
 log = logging.getLogger(__name__)
@@ -65,6 +68,7 @@ class DataPlane:
         *,
         body_limit: int = BODY_LIMIT,
         retry_share: float = 1.0,
+        accounts: Accounts | None = None,
     ) -> None:
         self._policies = policies
         self._fleets = fleets
@@ -74,7 +78,7 @@ class DataPlane:
         self._id_prefix = os.urandom(6).hex()
         self._count = 0
         self._budget = RetryBudget(0.0, share=retry_share)
-        self._concurrency = Concurrency()
+        self._books = Accounting(Accounts(record.metrics) if accounts is None else accounts, record.metrics)
         self.admission = Admission()
         self.calls: set[Call] = set()
         self._patience = Patience(self.calls)
@@ -120,6 +124,7 @@ class DataPlane:
             adapter=model,
             stream=stream,
             retries_left=self._budget.left(now),
+            withheld=lambda step: self._books.why_not(customer, step, now),
             now=now,
         )
 
@@ -183,19 +188,18 @@ class DataPlane:
             fallback_allowed=not (wish := call.header(b"x-failsoft-fallback")) or wish.strip().lower() != b"never",
         )
         require_adapter(customer, request.model)
-        limit = customer.concurrency
-        if limit is None:
+        if not is_limited(customer):
             await self._serve(call, customer, request, send)
             return
         try:
-            self._concurrency.enter(customer, limit)
-        except TooManyAtOnce:
-            self._record.too_many_at_once(customer)
+            ticket = await self._books.enter(call, customer, request)
+        except Limited as error:
+            self._record.limited(customer, error)
             raise
         try:
             await self._serve(call, customer, request, send)
         finally:
-            self._concurrency.leave(customer)
+            ticket.end(call.tokens, call.clock())
 
     async def _serve(self, call: Call, customer: CustomerPolicy, request: Request, send: Send) -> None:
         if self._ending:
@@ -218,7 +222,9 @@ class DataPlane:
             stream=request.stream,
             now=began,
             take_retry=self._take_retry,
-            unsuited=lambda step: unsuited(step, request.endpoint, request.fields),
+            unsuited=lambda step: (
+                unsuited(step, request.endpoint, request.fields) or self._books.why_not(customer, step, clock())
+            ),
             static_suits=lambda step: step.even_for_tools or not request.asks_for_structure,
             providers=self._asker.hosted,
         )
@@ -230,21 +236,35 @@ class DataPlane:
                 denied(boxes, request.model, clock())
             call.attempts = attempt.number
             if isinstance(attempt.step, StaticStep):
+                self._books.withheld(customer, journey.tried)
                 await self._send_static(call, customer, request, attempt, attempt.step, send)
                 return
+            hired = None
+            if isinstance(attempt.step, ProviderStep):
+                hired = self._books.at_provider(customer, request, attempt.step, clock())
+                if hired is None:
+                    journey.failed(attempt, NotAdmitted(FULL))
+                    continue
             try:
-                answer = await self._asker.ask(request, attempt, clock)
-            except UpstreamError as error:
-                journey.failed(attempt, error)
-                final = attempt.box is not None and is_clients_mistake(error)
-                self._record.attempt_failed(customer, attempt, error, final=final)
-                if final:
-                    await pass_on(call, error, send)
-                    self._record.refused(customer)
-                    return
-                continue
-            await self._relay(call, customer, answer, began, send)
-            return
+                try:
+                    answer = await self._asker.ask(request, attempt, clock)
+                except UpstreamError as error:
+                    journey.failed(attempt, error)
+                    final = attempt.box is not None and is_clients_mistake(error)
+                    self._record.attempt_failed(customer, attempt, error, final=final)
+                    if final:
+                        await pass_on(call, error, send)
+                        self._record.refused(customer)
+                        return
+                    continue
+                if journey.tried:
+                    self._books.withheld(customer, journey.tried)
+                await self._relay(call, customer, request, answer, began, send)
+                return
+            finally:
+                if hired is not None:
+                    hired.release(clock())
+        self._books.withheld(customer, journey.tried)
         call.attempts = journey.started
         self._record.unavailable(customer, journey)
         await give_up(call, send, journey.tried)
@@ -261,7 +281,9 @@ class DataPlane:
             self._record.retry_denied()
         return allowed
 
-    async def _relay(self, call: Call, customer: CustomerPolicy, answer: Answer, began: float, send: Send) -> None:
+    async def _relay(
+        self, call: Call, customer: CustomerPolicy, request: Request, answer: Answer, began: float, send: Send
+    ) -> None:
         clock = call.clock
         exchange, permit = answer.exchange, answer.permit
         try:
@@ -290,6 +312,7 @@ class DataPlane:
                 exchange.close()
             if permit is not None:
                 permit.released()
+            call.tokens = self._books.answered(customer, request, answer)
 
     async def _send_static(
         self, call: Call, customer: CustomerPolicy, request: Request, attempt: Attempt, step: StaticStep, send: Send
@@ -300,6 +323,7 @@ class DataPlane:
         headers = call.headers(attempt.served_by, mark)
         created = int(wall_s())
         self._record.static(customer, attempt)
+        self._books.static(customer, attempt)
         call.answered = True
         if request.stream:
             await send(start_of_stream(headers))

@@ -6,7 +6,7 @@ answers as they would and remembers nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,11 +66,12 @@ def explain(
     stream: bool,
     retries_left: int,
     now: float,
+    withheld: Callable[[ProviderStep], str | None] = lambda step: None,
 ) -> Document:
     """What would become of a plain chat request for ``adapter`` at ``now``, as JSON can say it.
 
-    ``route`` has its fleet's boxes in their order; ``retries_left``: what the retry budget allows. Times are in seconds
-    from now on.
+    ``route`` has its fleet's boxes in their order; ``retries_left``: what the retry budget allows; ``withheld``: why a
+    step is kept from being taken by its cost. Times are in seconds from now on.
     """
     views = [FrozenBox(box) for box in route.boxes]
     plan = decide(policy, views, adapter=adapter, stream=stream, fallback_allowed=True, now=now)
@@ -86,7 +87,9 @@ def explain(
             stream=stream,
             now=now,
             take_retry=lambda at: next(left, None) is not None,
-            unsuited=lambda step: unsuited(step, "chat", {"messages": [], "model": adapter, "stream": stream}),
+            unsuited=lambda step: (
+                unsuited(step, "chat", {"messages": [], "model": adapter, "stream": stream}) or withheld(step)
+            ),
             static_suits=lambda step: True,
             providers=providers,
         )

@@ -22,6 +22,9 @@ class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
+_ASKED_FOR_USAGE = b'{"stream_options":{"include_usage":true},'
+
+
 class _Body(msgspec.Struct):
     """The fields that decide something here. Everything else is skipped over without being built."""
 
@@ -29,7 +32,9 @@ class _Body(msgspec.Struct):
     stream: bool | None = None
     n: int | None = None
     prompt: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
-    stream_options: _StreamOptions | None = None
+    stream_options: _StreamOptions | msgspec.UnsetType | None = msgspec.UNSET
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
 
 
 _decode = msgspec.json.Decoder(_Body).decode
@@ -50,11 +55,35 @@ class Request:
     choices: int
     include_usage: bool
     fallback_allowed: bool = True
+    names_stream_options: bool = False
+    """Whether the body has ``stream_options``, whatever is in it."""
+    max_tokens: int | None = None
+    """Of each choice; None where the client names no bound."""
 
     @property
     def path(self) -> str:
         """The path under which a box serves this request."""
         return PATHS[self.endpoint]
+
+    @property
+    def body_for_box(self) -> bytes:
+        """The body as a box gets it: a stream is to end with what it took, whether the client wants to know or not."""
+        if not self.stream or self.include_usage:
+            return self.body
+        if not self.names_stream_options:
+            return _ASKED_FOR_USAGE + self.body[self.body.index(b"{") + 1 :]
+        return msgspec.json.encode(self.fields_with_usage)
+
+    @property
+    def fields_with_usage(self) -> dict[str, Any]:
+        """The same for a body that is made anew."""
+        if not self.stream or self.include_usage:
+            return self.fields
+        options = self.fields.get("stream_options")
+        kept = options if isinstance(options, dict) else {}
+        # With `include_usage` comes what goes without effect as long as that is not asked for.
+        kept = {name: value for name, value in kept.items() if name != "continuous_usage_stats"}
+        return self.fields | {"stream_options": kept | {"include_usage": True}}
 
     @cached_property
     def fields(self) -> dict[str, Any]:
@@ -94,6 +123,7 @@ def parse_request(body: bytes, *, id: str, endpoint: Endpoint, fallback_allowed:
         raise RequestError(400, "The request body is nested too deeply.") from error
     if not wire.model:
         raise RequestError(400, "`model` is empty: name the adapter to ask.", param="model")
+    options = wire.stream_options
     choices = 1 if wire.n is None else wire.n
     if endpoint == "completions":
         choices *= _prompts(bytes(wire.prompt))
@@ -104,9 +134,16 @@ def parse_request(body: bytes, *, id: str, endpoint: Endpoint, fallback_allowed:
         model=wire.model,
         stream=bool(wire.stream),
         choices=max(1, choices),
-        include_usage=bool(wire.stream_options and wire.stream_options.include_usage),
+        include_usage=isinstance(options, _StreamOptions) and bool(options.include_usage),
         fallback_allowed=fallback_allowed,
+        names_stream_options=options is not msgspec.UNSET,
+        max_tokens=_bound(wire.max_completion_tokens, wire.max_tokens),
     )
+
+
+def _bound(*given: Any) -> int | None:
+    """The first of what is given that is a number of tokens."""
+    return next((value for value in given if isinstance(value, int) and value > 0), None)
 
 
 def _prompts(raw: bytes) -> int:

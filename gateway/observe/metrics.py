@@ -124,7 +124,7 @@ class GatewayMetrics:
         self.hosted_cap_used = add(
             Gauge("failsoft_hosted_cap_used", "Spent today of hosted.usd_per_day, as a ratio.", ("customer",))
         )
-        self.cap_skipped = add(
+        self.steps_withheld = add(
             Counter(
                 "failsoft_provider_steps_withheld_total",
                 "Fallback steps not taken, by why: cap_spent, price_unknown or max_concurrency.",

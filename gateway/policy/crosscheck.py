@@ -133,10 +133,10 @@ def _rules(index: int, customer: CustomerFile, defaults: Rules, fleet: FleetFile
         )
     if rules.hosted.usd_per_day is not None:
         for step in rules.steps:
-            if isinstance(step, ProviderStep) and (provider := fleet.providers.get(step.provider)) is not None:
-                if step_price(step, provider) is None:
-                    message = f"what {step.model or provider.model} costs is not known: it is not asked under a cap"
-                    yield warn("hosted", message, f"write price for providers.{step.provider} in fleet.yaml")
+            provider = fleet.providers.get(step.provider) if isinstance(step, ProviderStep) else None
+            if isinstance(step, ProviderStep) and provider is not None and step_price(step, provider) is None:
+                message = f"what {step.model or provider.model} costs is not known: it is not asked under a cap"
+                yield warn("hosted", message, f"write price for providers.{step.provider} in fleet.yaml")
     default = defaults.hosted
     own = customer.hosted
     if own is not None and "allowed" not in own.model_fields_set and default is not None and not default.allowed:

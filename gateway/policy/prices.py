@@ -60,7 +60,7 @@ def price_of(model: str) -> Price | None:
 
 @cache
 def price_map() -> Mapping[str, Price]:
-    """All prices, by the map's own names and by ``provider|name``. Some ten milliseconds, once: not on an event loop."""
+    """All prices, by the map's own names and by ``provider|name``. Some ten milliseconds, once: not on a loop."""
     spec = importlib.util.find_spec("litellm")
     folders = [] if spec is None else spec.submodule_search_locations or []
     for folder in folders:

@@ -22,9 +22,21 @@ from gateway.observe.metrics import GatewayMetrics, Registry
 from gateway.policy.versions import StoredVersion
 from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
+from gateway.workers.account_desk import AccountDesk
+from gateway.workers.answer_changes import AnswerChanges
 from gateway.workers.line import framed
 from gateway.workers.member import Member, Terms
-from gateway.workers.messages import AlarmOff, AlarmOn, Happened, InForce, Leaving, Message, Ready, Telemetry
+from gateway.workers.messages import (
+    AccountsAsk,
+    AlarmOff,
+    AlarmOn,
+    Happened,
+    InForce,
+    Leaving,
+    Message,
+    Ready,
+    Telemetry,
+)
 from gateway.workers.news import AlarmsAre, Ask, Begin, Cover, Drain, EndRequests, LitellmIs, Policy
 from gateway.workers.table import Table
 
@@ -54,9 +66,6 @@ LATE_S = 2.0
 
 ALARM = "worker_down"
 
-ANSWERED = frozenset({"degraded", "restored", "unavailable"})
-"""Events that tell a change of who answers a customer. Each worker tells its own; the gateway changes once."""
-
 
 class _Ended(Exception):
     """A worker ended young."""
@@ -69,6 +78,7 @@ class Crew:
         self, count: int, *, registry: Registry, metrics: GatewayMetrics, alarms: Alarms, events: Events
     ) -> None:
         self.table = Table(self._wanted)
+        self.accounts = AccountDesk()
         self._registry = registry
         self._metrics = metrics
         self._alarms = alarms
@@ -86,7 +96,7 @@ class Crew:
         self._changed = asyncio.Event()
         self._ending = False
         self._away: list[int] = []
-        self._answers: dict[object, tuple[object, ...]] = {}
+        self._answers = AnswerChanges()
         metrics.before_render(lambda: metrics.workers.set(sum(member.ready for member in self._members)))
 
     def follow(self, version: StoredVersion, fleets: Fleets, hosted: Hosted, providers: Providers) -> None:
@@ -174,6 +184,7 @@ class Crew:
         """End all that is left."""
         self._ending = True
         await self._tasks.close()
+        await self.accounts.close()
         if self._later is not None:
             self._later.cancel()
         for member in self._members:
@@ -201,6 +212,7 @@ class Crew:
             self._ended = together((self._ended, member.export.lasting()))
             member.export = Export()
             self.table.ended(member.number)
+            self.accounts.ended(member.number)
             self._ready_or_not()
         self._lost(member, why)
         if loop.time() - started < STEADY_S:
@@ -262,22 +274,14 @@ class Crew:
                 self._alarms.off(told.kind, told.subject)
                 self._tell(self._alarms_now())
             case Happened():
-                self._happened(told)
+                if self._answers.is_news(told):
+                    self._events.add(told.kind, **told.fields)
             case Telemetry():
                 self._changed.set()
+            case AccountsAsk():
+                self.accounts.take(member.number, told, member.send)
             case _:
                 self.table.take(member.number, told, asyncio.get_running_loop().time())
-
-    def _happened(self, told: Happened) -> None:
-        if told.kind in ANSWERED:
-            customer = told.fields.get("customer")
-            now: tuple[object, ...] = (told.kind,)
-            if told.kind == "degraded":
-                now = told.kind, told.fields.get("served_by"), told.fields.get("reason")
-            if self._answers.get(customer, ("restored",)) == now:
-                return
-            self._answers[customer] = now
-        self._events.add(told.kind, **told.fields)
 
     async def _ask(self) -> None:
         """Have what the workers have counted until now."""

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from gateway.accounts.exchange import Ask
 from gateway.fleet.blame import Failure
 from gateway.fleet.provider_health import ProviderFailure
 from gateway.observe.export import Export
@@ -161,6 +162,13 @@ class Happened(Message):
     fields: dict[str, str | int | float]
 
 
+class AccountsAsk(Message):
+    """What it tells the other processes about limits and usage; an answer of this number is due."""
+
+    number: int
+    ask: Ask
+
+
 class Telemetry(Message):
     """The worker's own metrics; ``asked``: the number of the question, 0 where there was none."""
 
@@ -181,5 +189,6 @@ FromWorker = (
     | AlarmOn
     | AlarmOff
     | Happened
+    | AccountsAsk
     | Telemetry
 )
