@@ -57,11 +57,7 @@ class AccountsView:
         ]
         rows.sort(key=_used, reverse=True)
         providers = [
-            {
-                "provider": name,
-                "max_concurrency": spec.max_concurrency,
-                "left": self._left(PROVIDER + name, "concurrency"),
-            }
+            {"provider": name, "concurrency": self._limit(PROVIDER + name, "concurrency", spec.max_concurrency)}
             for name, spec in policy.providers.items()
         ]
         return {"customers": rows[:MOST_CUSTOMERS], "of": len(rows), "providers": providers}

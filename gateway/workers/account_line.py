@@ -32,7 +32,7 @@ class AccountLine:
         self._send(AccountsAsk(number, ask))
         try:
             async with asyncio.timeout(LIMIT_S):
-                told = await due
+                told: Told = await due
         except TimeoutError:
             raise StoreUnreachable("the watcher does not answer") from None
         finally:
