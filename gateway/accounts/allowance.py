@@ -60,8 +60,7 @@ class Bucket:
 class Allowance:
     """``limit`` permits, of which this process holds ``held``. ``window_s``: None where a permit is given back.
 
-    ``alone``: no other process is there, or none is to be reckoned with: all are ours. ``left_elsewhere``: what others
-    had fresh, and what nobody held, when that was last heard.
+    ``fresh_elsewhere``: what others had fresh, ``free``: what nobody held, when that was last heard.
     """
 
     __slots__ = (
@@ -71,8 +70,9 @@ class Allowance:
         "_planned_at",
         "_window_s",
         "alive",
+        "free",
+        "fresh_elsewhere",
         "held",
-        "left_elsewhere",
         "limit",
         "missed",
         "rate",
@@ -85,7 +85,8 @@ class Allowance:
         self.held = 0
         self.spent = 0
         self.alive = 1
-        self.left_elsewhere = limit
+        self.fresh_elsewhere = 0
+        self.free = limit
         self.missed = 0
         """Units that were asked for in vain since the last plan."""
         self.rate = 0.0
@@ -162,7 +163,7 @@ class Allowance:
 
     def take_all(self) -> None:
         """There is nobody to share with."""
-        self.held, self.alive, self.left_elsewhere = self.limit, 1, 0
+        self.held, self.alive, self.fresh_elsewhere, self.free = self.limit, 1, 0, 0
 
     def plan(self, others: Sequence[Share], alive: int, now: float, *, may_claim: bool = True) -> Share:
         """What is to be published next. What it gives up is gone at once; what it claims comes with :meth:`settle`.
@@ -208,7 +209,7 @@ class Allowance:
         excess = max(0, self.held + claim + theirs - self.limit)
         kept = max(0, claim - excess)
         self.held += kept
-        self.left_elsewhere = spare + max(0, self.limit - self.held - theirs)
+        self.fresh_elsewhere, self.free = spare, max(0, self.limit - self.held - theirs)
         return kept < claim
 
     def forget_claim(self) -> None:
@@ -216,9 +217,14 @@ class Allowance:
         self._claim = 0
 
     @property
+    def left_elsewhere(self) -> int:
+        """What is left besides what is held here."""
+        return self.fresh_elsewhere + self.free
+
+    @property
     def spare_elsewhere(self) -> int:
-        """Of what is left elsewhere, what others would give up."""
-        return self.left_elsewhere - math.floor(self.limit * STANDING)
+        """Of that, what could be had: others keep a little."""
+        return max(0, self.fresh_elsewhere - math.floor(self.limit * STANDING)) + self.free
 
     def _surplus(self, fresh: int, their_rate: float) -> int:
         """What this process can do without while others run short: what it has no use for soon, and what is over its

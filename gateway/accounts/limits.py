@@ -63,6 +63,9 @@ class Limits:
         """Whether another exchange is due at once, as somebody waits for what may be here."""
         self._asked: list[Account] = []
         self._wanted: set[str] = set()
+        self._unwanted: list[str] = []
+        self._alive = 1
+        self._unsure = False
 
     def follow(self, terms: Mapping[str, Terms]) -> None:
         """These are the accounts, by key."""
@@ -157,15 +160,17 @@ class Limits:
             self._beat_at = now
         if self._heard_at is not None and now - self._heard_at > DEAD_S - SILENT_S:
             self._give_up_what_is_fresh()
-        self._asked = [account for account in self.accounts.values() if self._is_due(account, now)][:MOST_AT_ONCE]
+        # While nobody answers nothing is divided anew: who wants what is not known.
+        due = [] if self._unsure else [account for account in self.accounts.values() if self._is_due(account, now)]
+        self._asked = due[:MOST_AT_ONCE]
         for key in self._waiting.keys() & self.accounts.keys():
             self.accounts[key].waited_for(self._ahead(key))
-        alive = 1 + self.others.alive(now)
+        alive = self._alive
         may_claim = self._flushed_at is None or now - self._flushed_at > FLUSHED_S
         published = {one.key: one.plan(alive, now, may_claim=may_claim) for one in self._asked}
         wanted = [one.key for one in self._asked if one.wants]
-        unwanted = [one.key for one in self._asked if one.key in self._wanted and not one.wanted and not one.wants]
-        gone = self.others.forgotten(now)
+        unwanted = [key for key in self._unwanted if key not in wanted]
+        gone = [] if self._unsure else self.others.forgotten(now)
         return Ask(self.me, self._beat if beats else 0, published, wanted, unwanted, gone, None, "", [])
 
     def told(self, told: Told, now: float) -> None:
@@ -175,13 +180,16 @@ class Limits:
             for account in self.accounts.values():
                 account.touched_at = None
         self._listed = True
+        self._unsure = False
         self._heard_at = now
         self.others.hear(told.beats, now)
+        self._alive = 1 + self.others.alive(now)
         self._wanted = set(told.wanted)
         asked, self._asked = self._asked, []
         for account in asked:
             account.settle(self.others.counting(told.published.get(account.key, {}), now))
             self._wake(account, now)
+        self._unwanted = [one.key for one in asked if one.key in self._wanted and not one.wanted and not one.wants]
         unseen = self._wanted - {account.key for account in asked}
         self.urgent = any(key in self.accounts for key in unseen) or any(one.can_give(now) for one in asked)
 
@@ -190,6 +198,7 @@ class Limits:
         for account in self._asked:
             account.forget_claims()
         self._asked = []
+        self._unsure = True
 
     def leave(self) -> Ask:
         """What is to be said at the end."""

@@ -34,9 +34,7 @@ class Two:
         self.first, self.second = first, second
 
     @classmethod
-    async def start(
-        cls, processes: Processes, folder: Path, boxes: Boxes, redis: StoreProcess, **policy: Any
-    ) -> Two:
+    async def start(cls, processes: Processes, folder: Path, boxes: Boxes, redis: StoreProcess, **policy: Any) -> Two:
         started = []
         for name, workers in (("first", "2"), ("second", "1")):
             served = Served(processes, folder / name, boxes["a"].url, boxes["b"].url)
@@ -72,7 +70,10 @@ async def test_two_gateways_hit_at_once_admit_what_the_limit_says_and_count_it_o
     assert 1 <= int(refused.headers["retry-after"]) <= 30
     assert refused.headers["x-ratelimit-limit-requests"] == str(LIMIT)
     assert refused.headers["x-ratelimit-remaining-requests"] == "0"
-    assert await two.metric("failsoft_limit_refused_total", customer="acme", limit="requests") == len(statuses) + 1 - served
+    assert (
+        await two.metric("failsoft_limit_refused_total", customer="acme", limit="requests")
+        == len(statuses) + 1 - served
+    )
 
     async def counted() -> bool:
         status, said = await two.second.failsoft("usage", "--json", "--redis", redis.url)
