@@ -98,7 +98,7 @@ def test_never_more_run_at_once_than_the_limit(count: int, steps: list[tuple[int
 def test_what_ran_is_free_for_the_others_once_it_has_ended() -> None:
     several = Several(2, Terms(concurrency=4))
     several.run(several.now + SETTLE_S)
-    first, second = several.processes
+    first, _ = several.processes
     held = [first.enter(KEY, 0, several.now) for _ in range(2)]
     for ticket in held:
         assert isinstance(ticket, Ticket)
