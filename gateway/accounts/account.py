@@ -91,12 +91,12 @@ class Account:
         )
         self.changed = True
 
-    def lacks(self, tokens: int, now: float, *, on_its_own: bool) -> Kind | None:
+    def lacks(self, tokens: int, now: float, *, equal_share: bool) -> Kind | None:
         """The limit that has not enough left for a request that is reckoned to take ``tokens``; None: none."""
         for kind, allowance in zip(KINDS, self.allowances, strict=True):
             if allowance is not None:
                 need = self.need(allowance, kind, tokens)
-                if allowance.left(now, on_its_own=on_its_own) < need:
+                if allowance.left(now, equal_share=equal_share) < need:
                     return kind
         return None
 

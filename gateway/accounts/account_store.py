@@ -18,6 +18,7 @@ from typing import Any
 
 from gateway.accounts.exchange import Ask, Batch, Row, Told
 from gateway.accounts.usage import COUNTS
+from gateway.errors import StoreCorrupt
 from gateway.policy.redis_link import PREFIX, RedisLink
 
 KEEP_S = 3600
@@ -61,18 +62,10 @@ class AccountStore:
                 if ask.spenders:
                     pipe.hmget(f"{PREFIX}usage:{ask.day}:spent", ask.spenders)
                 answers = await pipe.execute()
-        beats = {name.decode(): int(beat) for name, beat in answers[0].items()}
-        of_accounts = answers[last : last + len(ask.published)]
-        spent = answers[last + len(ask.published) + 1] if ask.spenders else []
-        return Told(
-            {
-                account: {name.decode(): data for name, data in found.items()}
-                for account, found in zip(ask.published, of_accounts, strict=True)
-            },
-            beats,
-            sorted(key.decode() for key in answers[last + len(ask.published)]),
-            {name: int(value) for name, value in zip(ask.spenders, spent, strict=True) if value is not None},
-        )
+        try:
+            return _told(ask, answers, last)
+        except (ValueError, AttributeError) as error:
+            raise StoreCorrupt(f"the store holds something else under {PREFIX}limits or {PREFIX}usage") from error
 
     async def usage(self, since: dt.date, until: dt.date) -> list[tuple[str, Row]]:
         """What was used on each day from ``since`` to ``until``, both counted, as day and row. Raises StoreError."""
@@ -86,6 +79,22 @@ class AccountStore:
     async def _has(self, me: str, number: int) -> bool:
         found = await self._link.redis.get(f"{PREFIX}usage:batch:{me}")
         return found is not None and int(found) >= number
+
+
+def _told(ask: Ask, answers: list[Any], last: int) -> Told:
+    """``answers``: of all commands, those that were asked from ``last`` on behind the beats, which came first."""
+    beats = {name.decode(): int(beat) for name, beat in answers[0].items()}
+    of_accounts = answers[last : last + len(ask.published)]
+    spent = answers[last + len(ask.published) + 1] if ask.spenders else []
+    return Told(
+        {
+            account: {name.decode(): data for name, data in found.items()}
+            for account, found in zip(ask.published, of_accounts, strict=True)
+        },
+        beats,
+        sorted(key.decode() for key in answers[last + len(ask.published)]),
+        {name: int(value) for name, value in zip(ask.spenders, spent, strict=True) if value is not None},
+    )
 
 
 def _say(pipe: Any, ask: Ask) -> None:

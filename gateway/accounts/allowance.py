@@ -99,11 +99,11 @@ class Allowance:
 
     # Spending.
 
-    def left(self, now: float, *, on_its_own: bool = False) -> int:
-        """How many may be spent now. ``on_its_own``: nothing was heard of others for a while, so that an equal share
-        is ours even where we hold less."""
+    def left(self, now: float, *, equal_share: bool = False) -> int:
+        """How many may be spent now. ``equal_share``: it is ours even where we hold less, as the others were not
+        heard of for long."""
         self.cool(now)
-        return (max(self.held, self.fair) if on_its_own else self.held) - self.spent
+        return (max(self.held, self.fair) if equal_share else self.held) - self.spent
 
     @property
     def fair(self) -> int:

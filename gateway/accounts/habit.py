@@ -22,9 +22,9 @@ class Habit:
         self._per_byte = TOKENS_A_BYTE
         self._answer = float(ANSWER_TOKENS)
 
-    def estimate(self, body_bytes: int, choices: int, max_tokens: int | None) -> int:
-        """Tokens of prompt and answer; each of ``choices`` has at most ``max_tokens``."""
-        answer = self._answer if max_tokens is None else min(self._answer, max_tokens)
+    def estimate(self, body_bytes: int, choices: int, max_tokens: object) -> int:
+        """Tokens of prompt and answer; each of ``choices`` has at most ``max_tokens``, if that is a number."""
+        answer = min(self._answer, max_tokens) if isinstance(max_tokens, int) and max_tokens > 0 else self._answer
         return self.prompt(body_bytes) + round(choices * answer)
 
     def prompt(self, body_bytes: int) -> int:

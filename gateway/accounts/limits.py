@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from gateway.accounts.account import Account, Kind, Terms, Ticket
+from gateway.accounts.allowance import WINDOW_S
 from gateway.accounts.exchange import Ask, Told
 from gateway.accounts.others import BEAT_S, DEAD_S, Others
 
@@ -23,7 +24,8 @@ RENEW_S = 1200.0
 """So often everything is published anew, before the store forgets it (``account_store.KEEP_S``)."""
 
 SILENT_S = 1.0
-"""Without news for so long a process goes on with what it has, or with an equal share where that is more."""
+"""Without news for so long a process goes on with the share that it had, and nobody waits for more. After a window,
+when nothing counts any more of what the others had spent then, an equal share is its own where that is more."""
 
 WAIT_S = 0.3
 """So long a request may wait for what others can give up: they hear of it with their next exchange, and we with the one
@@ -93,7 +95,7 @@ class Limits:
         account = self.accounts.get(key)
         if account is None:
             return None
-        lacking = account.lacks(tokens, now, on_its_own=self.on_its_own(now))
+        lacking = account.lacks(tokens, now, equal_share=self.has_equal_share(now))
         if lacking is None:
             return self._admit(account, tokens, now)
         return lacking
@@ -139,6 +141,10 @@ class Limits:
             self._began = now
         return now - (self._began if self._heard_at is None else self._heard_at) > SILENT_S
 
+    def has_equal_share(self, now: float) -> bool:
+        """Whether an equal share is ours in any case: nothing was ever heard of the others, or not for a window."""
+        return self.on_its_own(now) and (self._heard_at is None or now - self._heard_at > WINDOW_S)
+
     def _admit(self, account: Account, tokens: int, now: float) -> Ticket:
         need = tokens
         if (allowance := account.allowances[1]) is not None:
@@ -158,8 +164,8 @@ class Limits:
         if beats:
             self._beat += 1
             self._beat_at = now
-        if self._heard_at is not None and now - self._heard_at > DEAD_S - SILENT_S:
-            self._give_up_what_is_fresh()
+        if self._was_taken_for_dead(now):
+            self._unsure = True
         # While nobody answers nothing is divided anew: who wants what is not known.
         due = [] if self._unsure else [account for account in self.accounts.values() if self._is_due(account, now)]
         self._asked = due[:MOST_AT_ONCE]
@@ -179,6 +185,8 @@ class Limits:
             self._flushed_at = now
             for account in self.accounts.values():
                 account.touched_at = None
+        if self._was_taken_for_dead(now):
+            self._give_up_what_is_fresh()
         self._listed = True
         self._unsure = False
         self._heard_at = now
@@ -231,6 +239,9 @@ class Limits:
                 wake()
             else:
                 requests, reserved = requests + 1, reserved + tokens
+
+    def _was_taken_for_dead(self, now: float) -> bool:
+        return self._heard_at is not None and now - self._heard_at > DEAD_S - SILENT_S
 
     def _give_up_what_is_fresh(self) -> None:
         # The others have taken us for dead, and have divided it.

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from gateway.cli.admin_client import DEFAULT_URL, AdminClient, Url
 from gateway.cli.exit_codes import FOUND_WRONG
+from gateway.cli.limits_shown import in_words
 
 _STYLES = {"closed": "green", "half_open": "yellow", "open": "red", "unavailable": "red"}
 _WORDS = {"closed": "serving", "half_open": "on trial", "open": "circuit open", "unavailable": "not configured"}
@@ -85,6 +86,8 @@ def _show(found: dict[str, Any], console: Console) -> None:
         console.print(_placement(fleet))
     if found["boxes"]:
         console.print(_homes(found["boxes"]))
+    for one in (found.get("limits") or {"customers": []})["customers"][:_MOST_NAMES]:
+        console.print(f"limits of {escape(one['customer'])}: {in_words(one)}")
     for alarm in found["alarms"]:
         console.print(f"[red]alarm[/] {escape(alarm['kind'])}: {escape(alarm['message'])}")
     for line in (*policy["warnings"], *policy["not_in_force"]) if policy else ():

@@ -87,8 +87,8 @@ class Accounting:
                 return CAP_SPENT
         accounts = self._accounts
         key = accounts.provider_account(step.provider)
-        on_its_own = accounts.limits.on_its_own(now)
-        return None if accounts.limits.accounts[key].lacks(0, now, on_its_own=on_its_own) is None else FULL
+        equal_share = accounts.limits.has_equal_share(now)
+        return None if accounts.limits.accounts[key].lacks(0, now, equal_share=equal_share) is None else FULL
 
     def withheld(self, customer: CustomerPolicy, tried: list[str]) -> None:
         """These steps were tried or passed over; count those that were so for one of our reasons."""
@@ -124,9 +124,8 @@ class Accounting:
         reason = attempt.reason
         cell = self._accounts.usage.cell(name, kind, NOT_DEGRADED if reason is None else reason.value)
         cell[0] += 1
-        cached = 0
         if isinstance(usage, dict):
-            prompt, completion, cached = read_usage(usage)
+            prompt, completion = read_usage(usage)
             if customer.tokens_per_minute is not None or customer.usd_per_day is not None:
                 self._accounts.habit(name).learn(len(request.body), request.choices, prompt, completion)
         else:
@@ -137,6 +136,7 @@ class Accounting:
         cell[1] += prompt
         cell[2] += completion
         if isinstance(step, ProviderStep):
+            cached = cached_tokens(usage) if isinstance(usage, dict) else 0
             cell[3] += cached
             if step.price is None:
                 cell[6] += 1
@@ -172,13 +172,17 @@ class Hired:
             self._accounts.usage.reckon(self._customer, -self._reckoned)
 
 
-def read_usage(usage: dict[str, Any]) -> tuple[int, int, int]:
-    """Prompt, completion and cached prompt tokens of OpenAI's ``usage`` object, whatever stands in it."""
+def read_usage(usage: dict[str, Any]) -> tuple[int, int]:
+    """Prompt and completion tokens of OpenAI's ``usage`` object, whatever stands in it."""
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
     return (
         prompt if isinstance(prompt, int) and prompt > 0 else 0,
         completion if isinstance(completion, int) and completion > 0 else 0,
-        cached if isinstance(cached, int) and cached > 0 else 0,
     )
+
+
+def cached_tokens(usage: dict[str, Any]) -> int:
+    """Of the prompt's tokens, those that the provider had in its cache."""
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return cached if isinstance(cached, int) and cached > 0 else 0

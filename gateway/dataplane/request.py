@@ -18,9 +18,12 @@ _STRUCTURE = ("tools", "functions", "structured_outputs")
 """Fields that have the answer be something other than prose."""
 
 
-class _StreamOptions(msgspec.Struct):
+class _StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool | None = None
 
+
+_ABSENT = _StreamOptions()
+"""In the place of ``stream_options`` that are not there."""
 
 _ASKED_FOR_USAGE = b'{"stream_options":{"include_usage":true},'
 
@@ -32,7 +35,7 @@ class _Body(msgspec.Struct):
     stream: bool | None = None
     n: int | None = None
     prompt: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
-    stream_options: _StreamOptions | msgspec.UnsetType | None = msgspec.UNSET
+    stream_options: _StreamOptions | None = _ABSENT
     max_tokens: Any = None
     max_completion_tokens: Any = None
 
@@ -57,8 +60,8 @@ class Request:
     fallback_allowed: bool = True
     names_stream_options: bool = False
     """Whether the body has ``stream_options``, whatever is in it."""
-    max_tokens: int | None = None
-    """Of each choice; None where the client names no bound."""
+    max_tokens: Any = None
+    """Of each choice, as the client wrote it."""
 
     @property
     def path(self) -> str:
@@ -134,16 +137,11 @@ def parse_request(body: bytes, *, id: str, endpoint: Endpoint, fallback_allowed:
         model=wire.model,
         stream=bool(wire.stream),
         choices=max(1, choices),
-        include_usage=isinstance(options, _StreamOptions) and bool(options.include_usage),
+        include_usage=bool(options and options.include_usage),
         fallback_allowed=fallback_allowed,
-        names_stream_options=options is not msgspec.UNSET,
-        max_tokens=_bound(wire.max_completion_tokens, wire.max_tokens),
+        names_stream_options=options is not _ABSENT,
+        max_tokens=wire.max_completion_tokens or wire.max_tokens,
     )
-
-
-def _bound(*given: Any) -> int | None:
-    """The first of what is given that is a number of tokens."""
-    return next((value for value in given if isinstance(value, int) and value > 0), None)
 
 
 def _prompts(raw: bytes) -> int:

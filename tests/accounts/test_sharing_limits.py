@@ -150,6 +150,19 @@ def test_while_the_store_is_away_each_goes_on_with_its_share_and_says_so() -> No
     assert 0.95 * 100 <= several.most_in_a_window() <= 100
 
 
+def test_while_the_store_is_away_one_that_had_little_gets_an_equal_share_once_the_others_use_has_cooled() -> None:
+    several = Several(2, Terms(requests=100))
+    several.run(several.now + SETTLE_S)
+    for _ in range(100):
+        several.ask(0)
+    several.run(several.now + 1)
+    several.store.away = True
+    several.run(several.now + 30)
+    assert [several.ask(1) is not None for _ in range(20)].count(True) <= 2
+    several.run(several.now + 65)
+    assert [several.ask(1) is not None for _ in range(60)].count(True) == 50
+
+
 def test_a_store_that_was_emptied_lets_nobody_over_the_limit() -> None:
     several = Several(3, Terms(requests=90))
     several.run(several.now + SETTLE_S)

@@ -87,6 +87,11 @@ async def test_two_gateways_hit_at_once_admit_what_the_limit_says_and_count_it_o
     (shown,) = (await two.first.status())["limits"]["customers"]
     assert shown["requests"] == {"limit": LIMIT, "left": 0}
 
+    _, said = await two.second.failsoft("explain", "--customer", "acme", "--model", "acme_v3")
+    assert f"limits: 0 of {LIMIT} requests a minute left" in said
+    _, said = await two.first.failsoft("status")
+    assert f"limits of acme: 0 of {LIMIT} requests a minute left" in said
+
     # Redis away: nobody is refused for that, each has its share when it is free again, and says that it is alone.
     redis.process.kill()
 
