@@ -169,7 +169,7 @@ class Accounts:
             )
             await patient(self._once)
             self._hurry.clear()
-            pause_s = EXCHANGE_S if self._shared else FLUSH_S
+            pause_s = EXCHANGE_S if self._shared and self.limits.accounts else FLUSH_S
             try:
                 async with asyncio.timeout(pause_s * (0.8 + 0.4 * self._uniform())):
                     await self._hurry.wait()

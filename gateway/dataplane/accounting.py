@@ -48,6 +48,7 @@ class Accounting:
         found = limits.enter(key, tokens, call.clock())
         if not isinstance(found, Ticket) and limits.may_wait(key, tokens, call.clock()):
             await self._wait(call, key, tokens)
+            key = accounts.account(customer)  # which another policy version may have taken out meanwhile
             found = limits.enter(key, tokens, call.clock())
         account = limits.accounts[key]
         call.rate_headers = rate_headers(account, call.clock())
