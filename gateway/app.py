@@ -46,8 +46,9 @@ from gateway.workers.watcher_box import WatcherBox
 
 log = logging.getLogger("failsoft")
 
-FIRST_EXCHANGE_S = 1.0
-"""For the first news of what other gateways have admitted, before connections are taken."""
+FIRST_EXCHANGE_S = 3.0
+"""To find out who else is there and what is left of limits, before requests are answered. Of a gateway that was killed
+it takes a second to tell (``gateway.accounts.others``)."""
 
 ASGIApp = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 

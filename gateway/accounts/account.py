@@ -65,13 +65,15 @@ class Account:
     ``changed``: something is to be told.
     """
 
-    __slots__ = ("_terms", "allowances", "changed", "key", "others", "touched_at", "wanted")
+    __slots__ = ("_terms", "allowances", "changed", "key", "others", "published", "touched_at", "wanted")
 
     def __init__(self, key: str, terms: Terms) -> None:
         self.key = key
         self.allowances: tuple[Allowance | None, Allowance | None, Allowance | None] = (None, None, None)
         self._terms = Terms()
         self.others: Mapping[str, Shares] = {}
+        self.published: Mapping[str, bytes] = {}
+        """By everybody, as it was heard last."""
         self.touched_at: float | None = None
         self.changed = True
         self.wanted = False

@@ -90,7 +90,7 @@ class Accounts:
         self._tasks.spawn(self._meet(), name="accounts")
 
     async def begun(self, limit_s: float) -> None:
-        """Wait until the others were heard of once, if not for longer than ``limit_s``."""
+        """Wait until it is known who else is there and what is left here, if not for longer than ``limit_s``."""
         try:
             async with asyncio.timeout(limit_s):
                 await self._begun.wait()
@@ -215,7 +215,6 @@ class Accounts:
 
     def _take(self, told: Told, ask: Ask) -> None:
         now = self._now()
-        self._begun.set()
         if ask.batch is not None or ask.spenders:
             self._flushed_at = now
             spent = told.spent if ask.day == self.usage.day else {}
@@ -223,6 +222,8 @@ class Accounts:
             self._on_spent()
         if self._shared and not ask.leaves:
             self.limits.told(told, now)
+        if not self._shared or self.limits.is_settled(now):
+            self._begun.set()
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time() if self._clock is None else self._clock()

@@ -37,6 +37,9 @@ FRESH_NEWS_S = 0.25
 MOST_WAITING = 1000
 """Of one account."""
 
+YOUNG_S = 2.0
+"""So old a process is sure to have asked for its share, whoever was found dead meanwhile."""
+
 MOST_AT_ONCE = 200
 """Accounts in one exchange."""
 
@@ -57,6 +60,7 @@ class Limits:
         self._waiting: dict[str, deque[tuple[int, Waiter]]] = {}
         self._began: float | None = None
         self._heard_at: float | None = None
+        self._first_heard_at: float | None = None
         self._beat = 0
         self._beat_at: float | None = None
         self._listed = False
@@ -89,16 +93,23 @@ class Limits:
 
     # Requests.
 
-    def enter(self, key: str, tokens: int, now: float) -> Ticket | Kind | None:
+    def enter(self, key: str, tokens: int, now: float, *, waits: bool = True) -> Ticket | Kind | None:
         """Let a request in that is reckoned to take ``tokens``: its ticket, or the limit that it is over. None where
-        there are no limits."""
+        there are no limits. ``waits``: where not, an equal share is ours until we have had the time to ask for it."""
         account = self.accounts.get(key)
         if account is None:
             return None
-        lacking = account.lacks(tokens, now, equal_share=self.has_equal_share(now))
+        lacking = self.lacking(account, tokens, now, waits=waits)
         if lacking is None:
             return self._admit(account, tokens, now)
         return lacking
+
+    def lacking(self, account: Account, tokens: int, now: float, *, waits: bool = True) -> Kind | None:
+        """The limit that a request would be over; see :meth:`enter`."""
+        equal_share = self.has_equal_share(now)
+        if not waits and not equal_share:
+            equal_share = self._first_heard_at is None or now - self._first_heard_at < YOUNG_S
+        return account.lacks(tokens, now, equal_share=equal_share)
 
     def may_wait(self, key: str, tokens: int, now: float) -> bool:
         """Whether a request that was not let in is worth a wait for the next exchanges."""
@@ -111,6 +122,10 @@ class Limits:
         touched_at = account.touched_at
         is_news = touched_at is not None and now - touched_at <= FRESH_NEWS_S
         return not is_news or account.may_come(tokens, now, ahead=ahead)
+
+    def is_settled(self, now: float) -> bool:
+        """Whether it is known who else is there, and what is theirs has been asked for."""
+        return self.others.known(now) and all(account.touched_at is not None for account in self.accounts.values())
 
     def wait(self, key: str, tokens: int, wake: Waiter) -> Waiter:
         """``wake`` is called when there may be enough; the result is to be called when nobody waits any more."""
@@ -173,6 +188,9 @@ class Limits:
             self.accounts[key].waited_for(self._ahead(key))
         alive = self._alive
         may_claim = self._flushed_at is None or now - self._flushed_at > FLUSHED_S
+        for one in self._asked:
+            # Somebody may have been found dead since.
+            one.others = self.others.counting(one.published, now)
         published = {one.key: one.plan(alive, now, may_claim=may_claim) for one in self._asked}
         wanted = [one.key for one in self._asked if one.wants]
         unwanted = [key for key in self._unwanted if key not in wanted]
@@ -190,12 +208,18 @@ class Limits:
         self._listed = True
         self._unsure = False
         self._heard_at = now
+        self._first_heard_at = self._first_heard_at or now
         self.others.hear(told.beats, now)
-        self._alive = 1 + self.others.alive(now)
+        alive = 1 + self.others.alive(now)
+        if alive != self._alive:
+            self._alive = alive
+            for account in self.accounts.values():
+                account.touched_at = None
         self._wanted = set(told.wanted)
         asked, self._asked = self._asked, []
         for account in asked:
-            account.settle(self.others.counting(told.published.get(account.key, {}), now))
+            account.published = told.published.get(account.key, {})
+            account.settle(self.others.counting(account.published, now))
             self._wake(account, now)
         self._unwanted = [one.key for one in asked if one.key in self._wanted and not one.wanted and not one.wants]
         unseen = self._wanted - {account.key for account in asked}

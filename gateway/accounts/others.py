@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from gateway.accounts.account import Shares, read_shares, without_fresh
 
-BEAT_S = 1.0
+BEAT_S = 0.5
 """From one sign of life to the next."""
 
-DEAD_S = 3.5
+DEAD_S = 3.0
 """So long without one."""
 
-UNSEEN_S = 1.6
+UNSEEN_S = 0.9
 """The same for one that was never seen to live: what a gateway left behind that was killed before we came."""
 
 COOLED_S = 62.0
@@ -53,6 +53,12 @@ class Others:
     def alive(self, now: float) -> int:
         """How many others live."""
         return sum(self._lives(name, now) for name in self._known)
+
+    def known(self, now: float) -> bool:
+        """Whether it is known of each that is listed whether it lives."""
+        return all(
+            not other.listed or other.ever_lived or not self._lives(name, now) for name, other in self._known.items()
+        )
 
     def forgotten(self, now: float) -> list[str]:
         """Those of whom nothing counts any more. They are forgotten here as well."""

@@ -51,10 +51,11 @@ class Accounting:
             key = accounts.account(customer)  # which another policy version may have taken out meanwhile
             found = limits.enter(key, tokens, call.clock())
         account = limits.accounts[key]
-        call.rate_headers = rate_headers(account, call.clock())
         if isinstance(found, Ticket):
+            call.rate_headers = rate_headers(account, call.clock())
             return found
         kind: Kind = found or "requests"
+        call.rate_headers = rate_headers(account, call.clock(), kind)
         accounts.refused(customer.name, kind, tokens)
         wait_s = account.retry_after_s(kind, tokens, call.clock())
         limit = account.allowances[KINDS.index(kind)]
@@ -88,8 +89,8 @@ class Accounting:
                 return CAP_SPENT
         accounts = self._accounts
         key = accounts.provider_account(step.provider)
-        equal_share = accounts.limits.has_equal_share(now)
-        return None if accounts.limits.accounts[key].lacks(0, now, equal_share=equal_share) is None else FULL
+        full = accounts.limits.lacking(accounts.limits.accounts[key], 0, now, waits=False)
+        return None if full is None else FULL
 
     def withheld(self, customer: CustomerPolicy, tried: list[str]) -> None:
         """These steps were tried or passed over; count those that were so for one of our reasons."""
@@ -101,7 +102,7 @@ class Accounting:
     def at_provider(self, customer: CustomerPolicy, request: Request, step: ProviderStep, now: float) -> Hired | None:
         """One more request is at the provider; ``release`` is due. None where it is one too many."""
         accounts = self._accounts
-        found = accounts.limits.enter(accounts.provider_account(step.provider), 0, now)
+        found = accounts.limits.enter(accounts.provider_account(step.provider), 0, now, waits=False)
         if not isinstance(found, Ticket):
             accounts.limits.refused(accounts.provider_account(step.provider), 0)
             return None

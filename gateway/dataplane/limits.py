@@ -33,12 +33,14 @@ class Limited(RequestError):
         )
 
 
-def rate_headers(account: Account, now: float) -> Headers:
-    """What is left of the limits a minute, as OpenAI says it."""
+def rate_headers(account: Account, now: float, over: Kind | None = None) -> Headers:
+    """What is left of the limits a minute, as OpenAI says it; ``over``: the limit that turns this request away."""
     headers: Headers = []
     for kind, allowance in (("requests", account.allowances[0]), ("tokens", account.allowances[1])):
         if allowance is not None:
             left = max(0, min(allowance.limit, max(0, allowance.left(now)) + allowance.left_elsewhere))
+            if kind == over == "requests":
+                left = 0  # the little that others keep for the first request that comes to them
             headers.append((b"x-ratelimit-limit-%b" % kind.encode(), b"%d" % allowance.limit))
             headers.append((b"x-ratelimit-remaining-%b" % kind.encode(), b"%d" % left))
             headers.append((b"x-ratelimit-reset-%b" % kind.encode(), duration(allowance.resets_in(now)).encode()))

@@ -24,7 +24,7 @@ bursts = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 8), st.sampled_from([1, 7, 60, 600]), bursts, st.integers(0, 1000))
 def test_no_minute_sees_more_requests_than_the_limit(
     count: int, limit: int, traffic: list[tuple[int, int, float]], seed: int
@@ -38,7 +38,7 @@ def test_no_minute_sees_more_requests_than_the_limit(
     assert several.most_in_a_window() <= limit
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(1, 8), bursts, st.integers(0, 1000))
 def test_no_minute_sees_more_tokens_than_the_limit_where_estimates_hold(
     count: int, traffic: list[tuple[int, int, float]], seed: int

@@ -46,7 +46,7 @@ async def test_a_folder_that_is_edited_takes_effect_for_new_requests_and_leaves_
 ) -> None:
     served.customer("globex", "fs-globex-key", priority="high", limits={"requests_per_minute": 600})
     process, url = await served.up()
-    assert "not in force in this release: limits: requests and tokens a minute are not limited yet" in process.output
+    assert "not in force in this release: aliases: aliases do not resolve yet" in process.output
     client, other = RawClient(url, key=KEY), RawClient(url, key="fs-globex-key")
     assert (await other.ask("/v1/models")).status == 200
     healthy.admin.fault("stall", seconds=2.5, adapter=ADAPTER)
