@@ -157,7 +157,7 @@ class Allowance:
     def resets_in(self, now: float) -> float:
         """Seconds until all that was spent here has cooled."""
         self.cool(now)
-        return max(0.0, self._cooling[-1].until - now) if self._cooling else 0.0
+        return next((min(WINDOW_S, bucket.until - now) for bucket in reversed(self._cooling) if bucket.amount), 0.0)
 
     # Sharing.
 
