@@ -14,6 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gateway.accounts.account_store import AccountStore
+from gateway.accounts.accounts import Accounts
+from gateway.accounts.caps import Caps
+from gateway.accounts.view import AccountsView
 from gateway.control.app import ControlSources, create_control_app
 from gateway.dataplane.attempt import Asker
 from gateway.dataplane.collector import collect_rarely
@@ -47,6 +51,10 @@ from gateway.workers.port import BACKLOG, sockets_at
 from gateway.workers.watcher_box import WatcherBox
 
 log = logging.getLogger("failsoft")
+
+FIRST_EXCHANGE_S = 3.0
+"""To find out who else is there and what is left of limits, before requests are answered. Of a gateway that was killed
+it takes a second to tell (``gateway.accounts.others``)."""
 
 ASGIApp = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
@@ -116,6 +124,12 @@ class Gateway:
         if (crew := self._crew) is not None:
             self._orders.on_change(lambda ends: crew.announce(OrdersAre(dict(ends))))
         self._registry.before_render(lambda: self._metrics.policy_source.replace({(self._follower.source,): 1}))
+        self._accounts = Accounts(self._metrics, shared=settings.redis_url is not None)
+        self._account_store: AccountStore | None = None
+        known = self._accounts if self._crew is None else self._crew.accounts
+        self._caps = Caps(self._metrics, self._alarms, known.spent)
+        known.on_spent(self._caps.look)
+        self._accounts_view = AccountsView(known, lambda: self._account_store, self._accounts.flush)
         asker = Asker(self._providers, self._hosted)
         self._drills = DrillKeeper(
             Prover(asker, self._fleets), metrics=self._metrics, alarms=self._alarms, events=self._events
@@ -129,6 +143,7 @@ class Gateway:
             asker,
             Record(self._metrics, self._events, self._alarms, witness=FallbackWitness(self._drills.testify)),
             forced=self._orders.forced,
+            accounts=self._accounts,
         )
 
     def stop(self) -> None:
@@ -160,6 +175,7 @@ class Gateway:
                 public = _share(public.pop(), settings.workers)
             self._follower.on_change(self._took_effect)
             await self._follower.start()
+            await self._keep_accounts()
             if self._heartbeat is not None:
                 self._heartbeat.start()
             await self._orders.start(self._follower.redis_url)
@@ -195,6 +211,9 @@ class Gateway:
                 await self._heartbeat.close()
             await self._drills.close()
             await self._orders.close()
+            await self._accounts.close()
+            if self._account_store is not None:
+                await self._account_store.close()
             await self._follower.close()
             await self._fleets.close()
             await self._providers.close()
@@ -217,6 +236,7 @@ class Gateway:
             drills=DrillDesk(self._drills),
             admin_token=settings.admin_token,
             workers=self._workers,
+            accounts=self._accounts_view,
         )
         apps: list[Any] = [create_control_app(sources, admin=settings.admin_port is None)]
         if settings.admin_port is not None:
@@ -227,6 +247,18 @@ class Gateway:
             return [(server(app), sock) for app, sock in zip(apps[1:], admin, strict=True)]
         apps[0] = _dispatch(self._dataplane, apps[0])
         return [(server(app), sock) for app, sock in zip(apps, (*public, *admin), strict=True)]
+
+    async def _keep_accounts(self) -> None:
+        """From now on limits and usage are shared with all others on the store."""
+        try:
+            store = self._account_store = AccountStore(self._follower.redis_url)
+        except RuntimeError:
+            return  # the embedded one did not start; the alarm says so
+        if self._crew is not None:
+            self._crew.accounts.start(store)
+            return
+        self._accounts.start(store)
+        await self._accounts.begun(FIRST_EXCHANGE_S)
 
     def _workers(self) -> list[dict[str, Any]]:
         if self._crew is not None:
@@ -267,6 +299,10 @@ class Gateway:
         self._providers.follow(policy)
         self._hosted.follow(policy)
         self._drills.follow(policy)
+        self._accounts.follow(policy)
+        if self._crew is not None:
+            self._crew.accounts.follow(policy)
+        self._caps.follow(policy)
         if self._crew is not None and self._follower.version is not None:
             self._crew.follow(self._follower.version, self._fleets, self._hosted, self._providers)
         self._metrics.policy_version.set(policy.version)

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway.cli.admin_client import DEFAULT_URL, AdminClient, Url
+from gateway.cli.limits_shown import in_words
 from gateway.cli.order_line import order_line
 
 _ROLES = {"own": "[green]asked[/]", "last_resort": "[yellow]last resort[/]", "left_out": "[red]left out[/]"}
@@ -62,6 +63,8 @@ def _show(found: dict[str, Any], console: Console) -> None:
     console.print(_attempts(found))
     for line in found["left_out"]:
         console.print(f"[yellow]left out[/] {escape(line)}")
+    if (limits := found.get("limits")) is not None and (words := in_words(limits)):
+        console.print(f"limits: {words}")
     console.print(_verdict(found))
 
 

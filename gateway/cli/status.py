@@ -14,6 +14,7 @@ from rich.table import Table
 from gateway.cli.admin_client import DEFAULT_URL, AdminClient, Url
 from gateway.cli.alias_lines import split_lines
 from gateway.cli.exit_codes import FOUND_WRONG
+from gateway.cli.limits_shown import in_words
 from gateway.cli.order_line import order_line
 from gateway.cli.proofs_table import proofs_table
 
@@ -94,6 +95,8 @@ def _show(found: dict[str, Any], console: Console) -> None:
         console.print(proofs_table(found["drills"]))
     for order in found["orders"]:
         console.print(f"[yellow]by order[/] {escape(order_line(order))}")
+    for one in (found.get("limits") or {"customers": []})["customers"][:_MOST_NAMES]:
+        console.print(f"limits of {escape(one['customer'])}: {in_words(one)}")
     for alarm in found["alarms"]:
         console.print(f"[red]alarm[/] {escape(alarm['kind'])}: {escape(alarm['message'])}")
     for line in (*policy["warnings"], *policy["not_in_force"]) if policy else ():

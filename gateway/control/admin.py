@@ -14,6 +14,7 @@ from gateway.control.drills import drills_router
 from gateway.control.names import unknown_name
 from gateway.control.orders import orders_router
 from gateway.control.sources import ControlSources
+from gateway.control.usage import add_usage
 from gateway.errors import RequestError
 from gateway.fleet.box import Box
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy
@@ -80,9 +81,13 @@ def admin_router(sources: ControlSources) -> APIRouter:
         alias = asker.aliases.get(model)
         adapters = (model,) if alias is None else alias_documents.versions(alias, conversation)
         found = sources.explain(asker, adapters[0], others=adapters[1:], stream=stream, now=sources.clock())
+        if sources.accounts is not None:
+            found["limits"] = sources.accounts.customer(asker)
         shown = None if alias is None else alias_documents.alias_for(alias, conversation)
         orders = [one for one in documents.orders(sources) if one["customer"] in (None, customer)]
         return _fresh({"policy_version": policy.version, **found, "model": model, "alias": shown, "orders": orders})
+
+    add_usage(router, sources)
 
     @router.get("/events")
     async def read_events(

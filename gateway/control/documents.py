@@ -58,6 +58,7 @@ def status(sources: ControlSources) -> Document:
         "alarms": [alarm.as_json() for alarm in sources.alarms.current()],
         "requests": _requests(sources),
         "aliases": [] if policy is None else splits(policy, sources.registry),
+        "limits": None if policy is None or sources.accounts is None else sources.accounts.status(policy),
         "workers": sources.workers(),
         "replicas": {"alive": sources.fleets.replicas.alive, "rank": sources.fleets.replicas.rank},
         "newest_event": sources.events.newest,

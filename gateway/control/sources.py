@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from gateway.accounts.view import AccountsView
 from gateway.fleet.fleet import Fleets
 from gateway.fleet.hosted import Hosted
 from gateway.observe.alarms import Alarms
@@ -58,7 +59,8 @@ class Drills(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ControlSources:
-    """Everything the control plane shows. ``explain`` is the data plane's, ``workers`` the processes that answer.
+    """Everything the control plane shows. ``explain`` is the data plane's, ``workers`` the processes that answer,
+    ``accounts`` what customers have used.
 
     ``clock`` is monotonic and the one of the breakers, in seconds.
     """
@@ -74,6 +76,7 @@ class ControlSources:
     drills: Drills
     admin_token: str | None = field(repr=False)
     workers: Callable[[], list[dict[str, Any]]] = list
+    accounts: AccountsView | None = None
     clock: Callable[[], float] = time.monotonic
     started_at: float = field(default_factory=time.monotonic)
 

@@ -49,6 +49,8 @@ class Answer:
     exchange: Exchange | None = None
     guard: StreamGuard | None = None
     permit: Held | None = None
+    usage: Any = None
+    """What a plain answer says that it took, as it says it."""
 
     def abort(self, error: UpstreamError) -> None:
         """Have a stream break with ``error``; one that has come to its end already stays whole."""
@@ -86,7 +88,7 @@ class Asker:
         # What may fail for the request's own sake comes before the permit is taken.
         base_model = box.base_model
         if attempt.kind == "base":
-            body = msgspec.json.encode(request.fields | {"model": base_model})
+            body = msgspec.json.encode(request.fields_with_usage | {"model": base_model})
         elif attempt.adapter is not None:
             body = request.body_for(attempt.adapter)
         else:
@@ -154,7 +156,7 @@ async def _stream(question: _Question, request: Request, attempt: Attempt) -> An
         content_type = exchange.header(b"content-type") or b""
         if not content_type.lower().startswith(b"text/event-stream"):
             raise ProtocolError(f"a stream was asked for, {content_type.decode('latin-1')!r} came")
-        guard = StreamGuard(request.choices, reshape=reshape)
+        guard = StreamGuard(request.choices, reshape=reshape, strip_usage=not request.include_usage)
         while True:
             data = await exchange.read()
             first = guard.feed(data) if data else guard.eof()
@@ -182,12 +184,12 @@ async def _plain(question: _Question, request: Request, attempt: Attempt) -> Ans
         answer = await exchange.read_all(ANSWER_LIMIT)
     finally:
         exchange.close()
-    served = check_plain(answer)
+    served, usage = check_plain(answer)
     if shape is not None:
         answer = shape.body(answer)
         served = shape.model
     mark = _mark(request, attempt, served or question.model)
-    return Answer(attempt, answer if mark is None else mark.splice(answer), mark)
+    return Answer(attempt, answer if mark is None else mark.splice(answer), mark, usage=usage)
 
 
 async def _open(question: _Question, until: float) -> Exchange:

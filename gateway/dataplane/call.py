@@ -25,7 +25,8 @@ class Call:
 
     ``received``: bytes of its body so far while that is being read, else None; ``has_body``: all of it was read.
     ``answered``: the answer's head is on its way.
-    ``stream``: what is being relayed. ``attempts``: how many were made. ``ended_by``: why it was ended from outside.
+    ``stream``: what is being relayed. ``attempts``: how many were made. ``rate_headers``: how its limits stand.
+    ``tokens``: what its answer took.    ``ended_by``: why it was ended from outside.
     """
 
     __slots__ = (
@@ -39,9 +40,11 @@ class Call:
         "id",
         "loop",
         "policy",
+        "rate_headers",
         "received",
         "stream",
         "task",
+        "tokens",
     )
 
     def __init__(
@@ -61,6 +64,8 @@ class Call:
         self.policy = policy
         self.attempts = 0
         self.answered = False
+        self.rate_headers: Headers | None = None
+        self.tokens = 0
         self.received: int | None = None
         self.has_body = False
         self.stream: Answer | None = None
@@ -76,9 +81,12 @@ class Call:
     def headers(self, served_by: str, mark: Mark | None = None) -> Headers:
         """What every answer says in its head."""
         version = "none" if self.policy is None else str(self.policy.version)
-        return answer_headers(
+        headers = answer_headers(
             request_id=self.client_id, served_by=served_by, attempts=self.attempts, policy=version, mark=mark
         )
+        if self.rate_headers is not None:
+            headers += self.rate_headers
+        return headers
 
     def end(self, why: Exception) -> None:
         """Cancel the task; :meth:`why_cancelled` then gives ``why``. The first reason stays."""

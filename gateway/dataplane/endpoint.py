@@ -12,40 +12,32 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from gateway.clock import wall_s
+from gateway.accounts.accounts import Accounts
+from gateway.accounts.terms import is_limited
 from gateway.dataplane.access import MODELS, authenticate, models_body, resolve
-from gateway.dataplane.admission import Admission, denied
+from gateway.dataplane.accounting import Accounting
 from gateway.dataplane.answers import (
-    STATIC_MODEL,
     defect_body,
-    static_plain,
-    static_stream,
 )
-from gateway.dataplane.attempt import Answer, Asker
+from gateway.dataplane.attempt import Asker
 from gateway.dataplane.body import BODY_LIMIT, check_length, read_body
 from gateway.dataplane.call import Call, ClientLeft
-from gateway.dataplane.candidate import Attempt, Wait
-from gateway.dataplane.concurrency import Concurrency, TooManyAtOnce
 from gateway.dataplane.conversation import HEADER as CONVERSATION
-from gateway.dataplane.decide import Plan, decide
 from gateway.dataplane.drill_share import DrillShare
-from gateway.dataplane.explain import Document, explain
-from gateway.dataplane.journey import Journey, OtherVersion
+from gateway.dataplane.explain import Document
+from gateway.dataplane.limits import Limited
 from gateway.dataplane.listener import ON_DISCONNECT
-from gateway.dataplane.marks import Mark
 from gateway.dataplane.patience import Patience
 from gateway.dataplane.record import Record
-from gateway.dataplane.refusals import JSON, MethodNotAllowed, give_up, pass_on, refuse
-from gateway.dataplane.relay import Send, read_end, relay_stream, send_whole, start_of_stream
+from gateway.dataplane.refusals import JSON, MethodNotAllowed, give_up, refuse
+from gateway.dataplane.relay import Send, send_whole
 from gateway.dataplane.request import PATHS, Request, parse_request
-from gateway.dataplane.retry_budget import RetryBudget
-from gateway.dataplane.verdict import is_clients_mistake
-from gateway.errors import Reason, RequestError, ShuttingDown, UpstreamError
-from gateway.fleet.box import Box
+from gateway.dataplane.service import Service
+from gateway.errors import RequestError, ShuttingDown
 from gateway.fleet.fleet import Fleets
 from gateway.orders.forced import Forced
-from gateway.policy.compiled import CompiledPolicy, CustomerPolicy, StaticStep
-from gateway.upstream.provider_request import Endpoint, unsuited
+from gateway.policy.compiled import CompiledPolicy, CustomerPolicy
+from gateway.upstream.provider_request import Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -77,19 +69,24 @@ class DataPlane:
         retry_share: float = 1.0,
         forced: Forced | None = None,
         uniform: Callable[[], float] = random.random,
+        accounts: Accounts | None = None,
     ) -> None:
         self._policies = policies
-        self._forced = Forced() if forced is None else forced
-        self._drills = DrillShare(uniform)
-        self._fleets = fleets
-        self._asker = asker
         self._record = record
+        self._books = Accounting(Accounts(record.metrics) if accounts is None else accounts, record.metrics)
+        self._service = Service(
+            fleets,
+            asker,
+            record,
+            self._books,
+            retry_share=retry_share,
+            forced=Forced() if forced is None else forced,
+            drills=DrillShare(uniform),
+        )
         self._body_limit = body_limit
         self._id_prefix = os.urandom(6).hex()
         self._count = 0
-        self._budget = RetryBudget(0.0, share=retry_share)
-        self._concurrency = Concurrency()
-        self.admission = Admission()
+        self.admission = self._service.admission
         self.calls: set[Call] = set()
         self._patience = Patience(self.calls)
         record.in_flight(self.calls)
@@ -129,18 +126,7 @@ class DataPlane:
         self, customer: CustomerPolicy, adapter: str, *, stream: bool, now: float, others: Sequence[str] = ()
     ) -> Document:
         """The plan that would be made for one of ``customer``'s own adapters, and why. It changes nothing."""
-        fleet = customer.fleet.name
-        return explain(
-            customer,
-            self._fleets.look(fleet, adapter),
-            self._asker.hosted,
-            adapter=adapter,
-            others=[(other, self._fleets.look(fleet, other)) for other in others],
-            stream=stream,
-            retries_left=self._budget.left(now),
-            now=now,
-            forced=self._forced.holds(customer.name, now),
-        )
+        return self._service.explain(customer, adapter, stream=stream, now=now, others=others)
 
     @property
     def in_flight(self) -> int:
@@ -203,159 +189,20 @@ class DataPlane:
         )
         if request.model not in customer.adapters:
             resolve(customer, request, call.header(CONVERSATION))
-        limit = customer.concurrency
-        if limit is None:
+        if not is_limited(customer):
             await self._serve(call, customer, request, send)
             return
         try:
-            self._concurrency.enter(customer, limit)
-        except TooManyAtOnce:
-            self._record.too_many_at_once(customer)
+            ticket = await self._books.enter(call, customer, request)
+        except Limited as error:
+            self._record.limited(customer, error)
             raise
         try:
             await self._serve(call, customer, request, send)
         finally:
-            self._concurrency.leave(customer)
+            ticket.end(call.tokens, call.clock())
 
     async def _serve(self, call: Call, customer: CustomerPolicy, request: Request, send: Send) -> None:
         if self._ending:
             raise ShuttingDown("the gateway is shutting down")
-        clock = call.clock
-        began = clock()
-        self._budget.request()
-        boxes = self._fleets.boxes_for(customer.fleet.name, request.adapter)
-        # Who asks for the own adapter or an error is left out of both.
-        forced = request.fallback_allowed and self._forced.holds(customer.name, began)
-        drill = None
-        if customer.drill_share and request.fallback_allowed and not forced:
-            drill = self._drills.draw(customer)
-        plan = _plan(customer, boxes, request, request.adapter, began, planned=forced or drill is not None)
-        journey = Journey(
-            plan,
-            customer,
-            stream=request.stream,
-            now=began,
-            take_retry=self._take_retry,
-            unsuited=lambda step: unsuited(step, request.endpoint, request.fields),
-            static_suits=lambda step: step.even_for_tools or not request.asks_for_structure,
-            providers=self._asker.hosted,
-            other_version=self._other_versions(customer, request) if request.others else None,
-            forced=forced,
-            drill=drill,
-        )
-        if request.adapter != request.model:
-            self._record.resolved(customer, request)
-        while (attempt := journey.next(clock())) is not None:
-            if isinstance(attempt, Wait):
-                await self._wait(call, customer, request, attempt, journey)
-                continue
-            if attempt.number == 1 and attempt.reason is Reason.BACKEND_SATURATED:
-                denied(boxes, request.adapter, clock())
-            call.attempts = attempt.number
-            if isinstance(attempt.step, StaticStep):
-                await self._send_static(call, customer, request, attempt, attempt.step, send)
-                return
-            try:
-                answer = await self._asker.ask(request, attempt, clock)
-            except UpstreamError as error:
-                journey.failed(attempt, error)
-                final = attempt.box is not None and is_clients_mistake(error)
-                self._record.attempt_failed(customer, attempt, error, final=final)
-                if final:
-                    await pass_on(call, error, send)
-                    self._record.refused(customer)
-                    return
-                continue
-            await self._relay(call, customer, answer, began, send)
-            return
-        call.attempts = journey.started
-        self._record.unavailable(customer, journey)
-        await give_up(call, send, journey.tried)
-
-    def _other_versions(self, customer: CustomerPolicy, request: Request) -> OtherVersion:
-        left = iter(request.others)
-
-        def next_plan(now: float) -> Plan | None:
-            adapter = next(left, None)
-            if adapter is None:
-                return None
-            self._record.other_version(customer, request, adapter)
-            boxes = self._fleets.boxes_for(customer.fleet.name, adapter)
-            return _plan(customer, boxes, request, adapter, now)
-
-        return next_plan
-
-    async def _wait(self, call: Call, customer: CustomerPolicy, request: Request, wait: Wait, journey: Journey) -> None:
-        began = call.clock()
-        grant = await self.admission.room(call.loop, wait, customer, request)
-        self._record.waited(call.clock() - began, served=grant is not None)
-        journey.waited(*grant) if grant is not None else journey.waited(None)
-
-    def _take_retry(self, now: float) -> bool:
-        allowed = self._budget.take(now)
-        if not allowed:
-            self._record.retry_denied()
-        return allowed
-
-    async def _relay(self, call: Call, customer: CustomerPolicy, answer: Answer, began: float, send: Send) -> None:
-        clock = call.clock
-        exchange, permit = answer.exchange, answer.permit
-        try:
-            self._record.committed(customer, answer, clock() - began)
-            headers = call.headers(answer.attempt.served_by, answer.mark)
-            call.answered = True
-            if exchange is None:
-                await send_whole(send, 200, headers, JSON, answer.body)
-                self._record.ended(answer, clock() - began)
-                self._record.whole(customer, answer)
-                return
-            call.stream = answer
-            error = await relay_stream(send, headers, answer, clock, stall_timeout_s=customer.stall_timeout_s)
-            call.stream = None
-            self._record.ended(answer, clock() - began)
-            if error is not None:
-                self._record.stream_broke(customer, answer, error)
-                if permit is not None:
-                    permit.failed(error, clock())
-                return
-            self._record.whole(customer, answer)
-            if permit is not None:
-                permit.released()
-            await read_end(exchange, clock())
-        finally:
-            call.stream = None
-            if exchange is not None:
-                exchange.close()
-            if permit is not None:
-                permit.released()
-
-    async def _send_static(
-        self, call: Call, customer: CustomerPolicy, request: Request, attempt: Attempt, step: StaticStep, send: Send
-    ) -> None:
-        if attempt.reason is None:
-            raise TypeError("a static answer is always degraded")
-        mark = Mark(attempt.reason, request.model, STATIC_MODEL, attempt.served_by)
-        headers = call.headers(attempt.served_by, mark)
-        created = int(wall_s())
-        self._record.static(customer, attempt)
-        call.answered = True
-        if request.stream:
-            await send(start_of_stream(headers))
-            body = mark.splice(static_stream(request, step.text, created=created))
-            await send({"type": "http.response.body", "body": body})
-        else:
-            await send_whole(send, 200, headers, JSON, mark.splice(static_plain(request, step.text, created=created)))
-
-
-def _plan(
-    customer: CustomerPolicy, boxes: Sequence[Box], request: Request, adapter: str, now: float, *, planned: bool = False
-) -> Plan:
-    return decide(
-        customer,
-        boxes,
-        adapter=adapter,
-        stream=request.stream,
-        fallback_allowed=request.fallback_allowed,
-        now=now,
-        planned=planned,
-    )
+        await self._service.serve(call, customer, request, send)

@@ -69,12 +69,13 @@ def explain(
     now: float,
     others: Sequence[tuple[str, Route[Box]]] = (),
     forced: bool = False,
+    withheld: Callable[[ProviderStep], str | None] = lambda step: None,
 ) -> Document:
     """What would become of a plain chat request for ``adapter`` at ``now``, as JSON can say it.
 
     ``route`` has its fleet's boxes in their order; ``retries_left``: what the retry budget allows; ``others``: what may
-    stand in for the adapter, each with its route; ``forced``: the customer is degraded by order. Times are in seconds
-    from now on.
+    stand in for the adapter, each with its route; ``forced``: the customer is degraded by order; ``withheld``: why a
+    step is kept from being taken by its cost. Times are in seconds from now on.
     """
     plan = _plan_for(policy, adapter, route, stream=stream, now=now, planned=forced)
     waits = plan.waits
@@ -89,7 +90,9 @@ def explain(
             stream=stream,
             now=now,
             take_retry=lambda at: next(left, None) is not None,
-            unsuited=lambda step: unsuited(step, "chat", {"messages": [], "model": adapter, "stream": stream}),
+            unsuited=lambda step: (
+                unsuited(step, "chat", {"messages": [], "model": adapter, "stream": stream}) or withheld(step)
+            ),
             static_suits=lambda step: True,
             providers=providers,
             other_version=_other_versions(policy, others, stream=stream) if others else None,

@@ -20,13 +20,17 @@ class _Answer(msgspec.Struct):
     choices: list[_Choice] | None = None
     error: Any = None
     model: str | None = None
+    usage: Any = None
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
-def check_plain(body: bytes) -> str | None:
-    """The model that the answer names. Raises what a body that is no whole answer stands for."""
+def check_plain(body: bytes) -> tuple[str | None, Any]:
+    """The model that the answer names, and what it says that it took, as it says it.
+
+    Raises what a body that is no whole answer stands for.
+    """
     try:
         # What the struct skips over is not looked at as text, and a client that reads it as such would fail.
         if not body.isascii():
@@ -48,4 +52,4 @@ def check_plain(body: bytes) -> str | None:
             raise ProtocolError("a choice without finish_reason")
         if choice.message is None and choice.text is None:
             raise ProtocolError("a choice with neither message nor text")
-    return answer.model
+    return answer.model, answer.usage

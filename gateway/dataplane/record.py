@@ -8,6 +8,7 @@ from typing import Protocol
 from gateway.dataplane.attempt import Answer
 from gateway.dataplane.candidate import Attempt
 from gateway.dataplane.journey import Journey
+from gateway.dataplane.limits import Limited
 from gateway.dataplane.request import Request
 from gateway.errors import InternalFault, NotAdmitted, Reason, UpstreamError, UpstreamStatus
 from gateway.fleet.hosted import UNAUTHORIZED
@@ -38,6 +39,11 @@ class Record:
         self._alarms = alarms
         self._answered_by: dict[str, str] = {}
 
+    @property
+    def metrics(self) -> GatewayMetrics:
+        """Where it counts."""
+        return self._metrics
+
     def in_flight(self, requests: Sized) -> None:
         """``requests`` holds those that are being answered."""
         self._metrics.before_render(lambda: self._metrics.in_flight.set(len(requests)))
@@ -51,9 +57,10 @@ class Record:
         """A request waited for room at a box, and got it or did not."""
         self._metrics.wait_seconds.observe(for_s, "room" if served else "none")
 
-    def too_many_at_once(self, customer: CustomerPolicy) -> None:
-        """The customer's own limit turned a request away."""
-        self._metrics.concurrency_refused.inc(customer.name)
+    def limited(self, customer: CustomerPolicy, error: Limited) -> None:
+        """A limit of the customer's own turned a request away."""
+        if error.kind == "concurrency":
+            self._metrics.concurrency_refused.inc(customer.name)
 
     def client_left(self) -> None:
         """A client hung up before its answer had ended. Nobody's breaker is to hear of it."""

@@ -7,7 +7,7 @@ from typing import Any
 from gateway.dataplane.answers import request_error_body, unavailable_body
 from gateway.dataplane.body import discard_rest
 from gateway.dataplane.call import Call
-from gateway.dataplane.concurrency import TooManyAtOnce
+from gateway.dataplane.limits import Limited
 from gateway.dataplane.marks import header_safe
 from gateway.dataplane.relay import Send, send_whole
 from gateway.errors import ErrorFrame, RequestError, UpstreamError, UpstreamStatus
@@ -52,8 +52,8 @@ async def refuse(call: Call, error: RequestError, receive: Any, send: Send) -> N
     headers = call.headers("none")
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allowed.encode()))
-    if isinstance(error, TooManyAtOnce):
-        headers.append((b"retry-after", b"%d" % TooManyAtOnce.retry_after_s))
+    if isinstance(error, Limited):
+        headers.append((b"retry-after", b"%d" % error.retry_after_s))
     body = request_error_body(error)
     if error.status != 408 and not call.owes_body:
         await send_whole(send, error.status, headers, JSON, body)

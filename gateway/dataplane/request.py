@@ -19,8 +19,14 @@ _STRUCTURE = ("tools", "functions", "structured_outputs")
 """Fields that have the answer be something other than prose."""
 
 
-class _StreamOptions(msgspec.Struct):
+class _StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool | None = None
+
+
+_ABSENT = _StreamOptions()
+"""In the place of ``stream_options`` that are not there."""
+
+_ASKED_FOR_USAGE = b'{"stream_options":{"include_usage":true},'
 
 
 class _Body(msgspec.Struct):
@@ -30,7 +36,9 @@ class _Body(msgspec.Struct):
     stream: bool | None = None
     n: int | None = None
     prompt: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
-    stream_options: _StreamOptions | None = None
+    stream_options: _StreamOptions | None = _ABSENT
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
 
 
 _decode = msgspec.json.Decoder(_Body).decode
@@ -56,6 +64,10 @@ class Request:
     fallback_allowed: bool = True
     others: tuple[str, ...] = ()
     _bodies: dict[str, bytes] | None = field(default=None, repr=False)
+    names_stream_options: bool = False
+    """Whether the body has ``stream_options``, whatever is in it."""
+    max_tokens: Any = None
+    """Of each choice, as the client wrote it."""
 
     @property
     def path(self) -> str:
@@ -72,15 +84,33 @@ class Request:
         self.others = others
 
     def body_for(self, adapter: str) -> bytes:
-        """The body as a box is to get it: the client's own, byte by byte, where that asks for ``adapter``."""
-        if adapter == self.model:
-            return self.body
+        """The body as a box is to get it: the client's own, byte by byte, but for the name where an alias was asked
+        for, and for the wish to hear what a stream took, whether the client has it or not."""
+        body = self.body if adapter == self.model else self._renamed(adapter)
+        if not self.stream or self.include_usage:
+            return body
+        if not self.names_stream_options:
+            return _ASKED_FOR_USAGE + body[body.index(b"{") + 1 :]
+        return msgspec.json.encode(self.fields_with_usage | {"model": adapter})
+
+    def _renamed(self, adapter: str) -> bytes:
         if self._bodies is None:
             raise ValueError(f"{self.model} stands for no {adapter}")
         body = self._bodies.get(adapter)
         if body is None:
             body = self._bodies[adapter] = with_model(self.body, adapter)
         return body
+
+    @property
+    def fields_with_usage(self) -> dict[str, Any]:
+        """The fields for a body that is made anew, with that wish."""
+        if not self.stream or self.include_usage:
+            return self.fields
+        options = self.fields.get("stream_options")
+        kept = options if isinstance(options, dict) else {}
+        # With `include_usage` comes what goes without effect as long as that is not asked for.
+        kept = {name: value for name, value in kept.items() if name != "continuous_usage_stats"}
+        return self.fields | {"stream_options": kept | {"include_usage": True}}
 
     @cached_property
     def fields(self) -> dict[str, Any]:
@@ -120,6 +150,7 @@ def parse_request(body: bytes, *, id: str, endpoint: Endpoint, fallback_allowed:
         raise RequestError(400, "The request body is nested too deeply.") from error
     if not wire.model:
         raise RequestError(400, "`model` is empty: name the adapter to ask.", param="model")
+    options = wire.stream_options
     choices = 1 if wire.n is None else wire.n
     if endpoint == "completions":
         choices *= _prompts(bytes(wire.prompt))
@@ -130,9 +161,11 @@ def parse_request(body: bytes, *, id: str, endpoint: Endpoint, fallback_allowed:
         model=wire.model,
         stream=bool(wire.stream),
         choices=max(1, choices),
-        include_usage=bool(wire.stream_options and wire.stream_options.include_usage),
+        include_usage=bool(options and options.include_usage),
         adapter=wire.model,
         fallback_allowed=fallback_allowed,
+        names_stream_options=options is not _ABSENT,
+        max_tokens=wire.max_completion_tokens or wire.max_tokens,
     )
 
 

@@ -47,34 +47,45 @@ class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     error: Any = None
     model: str | None = None
+    usage: Any = None
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
 
 
 class StreamGuard:
-    """One stream's checks. ``choices``: how many finishes make it whole.
+    """One stream's checks. ``choices``: how many finishes make it whole. ``strip_usage``: an event that tells only
+    what the answer took was asked for by us and not by the client; it does not leave.
 
     After each :meth:`feed` look at ``committed``, ``complete`` and ``error``; with ``error`` set, or ``complete``, the
     stream is over and what was returned is the last that may leave. ``events`` counts the data events seen, so that a
-    stall can be told from keep-alive comments.
+    stall can be told from keep-alive comments. ``usage``: what the stream says that it took, as it says it.
     """
 
-    __slots__ = ("_choices", "_finished", "_held", "_held_bytes", "_reshape", "_splitter", "committed", "complete",
-                 "error", "events", "model")  # fmt: skip
+    __slots__ = ("_choices", "_finished", "_held", "_held_bytes", "_reshape", "_splitter", "_strip_usage",
+                 "committed", "complete", "error", "events", "model", "usage")  # fmt: skip
 
-    def __init__(self, choices: int = 1, *, reshape: Reshape | None = None, frame_limit: int = FRAME_LIMIT) -> None:
+    def __init__(
+        self,
+        choices: int = 1,
+        *,
+        reshape: Reshape | None = None,
+        strip_usage: bool = False,
+        frame_limit: int = FRAME_LIMIT,
+    ) -> None:
         self._choices = choices
         self._finished: set[int] = set()
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._reshape = reshape
+        self._strip_usage = strip_usage
         self._splitter = EventSplitter(frame_limit)
         self.committed = False
         self.complete = False
         self.error: UpstreamError | None = None
         self.events = 0
         self.model: str | None = None
+        self.usage: Any = None
 
     def feed(self, data: bytes) -> bytes:
         """The bytes that may leave now that ``data`` has come: whole events, ``b""`` while nothing may."""
@@ -136,6 +147,8 @@ class StreamGuard:
             self._emit(DONE, out)
             return
         content = self._check(payload)
+        if content is None:
+            return
         if self._reshape is not None:
             payload = self._reshape(payload)
             if payload is None:
@@ -157,8 +170,9 @@ class StreamGuard:
         if self._held_bytes > HOLD_LIMIT:
             raise TooLarge(f"more than {HOLD_LIMIT} bytes of events without content")
 
-    def _check(self, payload: bytes) -> bool:
-        """Whether the event bears content. Raises what an event that must not leave stands for."""
+    def _check(self, payload: bytes) -> bool | None:
+        """Whether the event bears content; None where it is not for the client. Raises what an event that must not
+        leave stands for."""
         try:
             # What the struct skips over is not looked at as text, and a client that reads it as such would fail.
             if not payload.isascii():
@@ -172,6 +186,10 @@ class StreamGuard:
             raise ProtocolError("an event without choices")
         if self.model is None and chunk.model:
             self.model = chunk.model
+        if chunk.usage is not None:
+            self.usage = chunk.usage
+            if self._strip_usage and not chunk.choices:
+                return None
         content = False
         for choice in chunk.choices:
             over = choice.index in self._finished

@@ -111,6 +111,50 @@ class GatewayMetrics:
                 ("customer", "alias", "adapter"),
             )
         )
+        self.limit_refused = add(
+            Counter(
+                "failsoft_limit_refused_total",
+                "Requests over a limit of their customer's (requests, tokens or concurrency), answered with 429.",
+                ("customer", "limit"),
+            )
+        )
+        self.tokens = add(
+            Counter(
+                "failsoft_tokens_total",
+                "Tokens of answers, by customer, by the kind of target that answered, and prompt or completion.",
+                ("customer", "served_by", "direction"),
+            )
+        )
+        self.usage_estimated = add(
+            Counter(
+                "failsoft_usage_estimated_total",
+                "Answers that did not say what they took, so that it was estimated.",
+                ("customer", "served_by"),
+            )
+        )
+        self.hosted_usd = add(
+            Counter("failsoft_hosted_usd_total", "What hosted providers' answers cost.", ("customer", "provider"))
+        )
+        self.hosted_cap_used = add(
+            Gauge("failsoft_hosted_cap_used", "Spent today of hosted.usd_per_day, as a ratio.", ("customer",))
+        )
+        self.steps_withheld = add(
+            Counter(
+                "failsoft_provider_steps_withheld_total",
+                "Fallback steps not taken, by why: cap_spent, price_unknown or max_concurrency.",
+                ("customer", "why"),
+            )
+        )
+        self.accounts_alone = add(
+            Gauge(
+                "failsoft_accounts_alone",
+                "Processes that know nothing new of the others' use of limits, and go on with the share they had.",
+                summed=True,
+            )
+        )
+        self.accounts_unheard = add(
+            Counter("failsoft_accounts_exchange_failed_total", "Exchanges about limits and usage that failed.")
+        )
         self.client_disconnects = add(
             Counter("failsoft_client_disconnects_total", "Clients that left before their answer had ended.")
         )

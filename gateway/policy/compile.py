@@ -24,6 +24,7 @@ from gateway.policy.diagnostics import Diagnostic, key_path
 from gateway.policy.effective import Effective, effective
 from gateway.policy.names import referenced
 from gateway.policy.policy_set import PolicySet
+from gateway.policy.prices import step_price
 
 NAMED = 3
 """How many customers a line about many of them names."""
@@ -47,7 +48,7 @@ def compile_policy(
     for customer in policy_set.customers:
         found = effective(policy_set.defaults, customer, policy_set.fleet.providers)
         fleet = only_fleet if customer.fleet is None else fleets[customer.fleet]
-        policy = _customer(customer, found, fleet, providers)
+        policy = _customer(customer, found, fleet, providers, policy_set.fleet.providers)
         customers[policy.name] = policy
         rules[policy.name] = found
         for key in customer.keys:
@@ -61,8 +62,8 @@ def compile_policy(
         providers=providers,
         customers=customers,
         keys=keys,
-        warnings=tuple(_warnings(rules)),
-        not_in_force=tuple(_not_in_force(policy_set, rules)),
+        warnings=tuple(_warnings(rules, customers)),
+        not_in_force=tuple(_not_in_force(rules)),
     )
 
 
@@ -106,17 +107,21 @@ def _fleet(name: str, fleet: models.Fleet, env: Mapping[str, str] | None) -> Fle
 
 def _provider(name: str, provider: models.Provider, env: Mapping[str, str] | None) -> ProviderSpec:
     api_key, unavailable = _resolve(provider.api_key, env)
-    return ProviderSpec(name, provider.model, provider.api_base, api_key, unavailable)
+    return ProviderSpec(name, provider.model, provider.api_base, api_key, unavailable, provider.max_concurrency)
 
 
 def _customer(
-    customer: models.CustomerFile, rules: Effective, fleet: FleetSpec, providers: Mapping[str, ProviderSpec]
+    customer: models.CustomerFile,
+    rules: Effective,
+    fleet: FleetSpec,
+    providers: Mapping[str, ProviderSpec],
+    written: Mapping[str, models.Provider],
 ) -> CustomerPolicy:
     return CustomerPolicy(
         name=customer.customer,
         fleet=fleet,
         adapters=frozenset(customer.adapters),
-        steps=tuple(_step(step, providers) for step in rules.steps),
+        steps=tuple(_step(step, providers, written) for step in rules.steps),
         ttft_budget_s=rules.ttft_budget_s,
         plain_budget_s=rules.plain_budget_s,
         deadline_s=rules.deadline_s,
@@ -128,13 +133,18 @@ def _customer(
         aliases={name: Alias.of(customer.customer, name, target) for name, target in customer.aliases.items()},
         drill_every_s=rules.drill_every_s,
         drill_share=rules.drill_share,
+        requests_per_minute=rules.limits.requests_per_minute,
+        tokens_per_minute=rules.limits.tokens_per_minute,
+        usd_per_day=rules.hosted.usd_per_day,
     )
 
 
-def _step(step: models.Step, providers: Mapping[str, ProviderSpec]) -> Step:
+def _step(step: models.Step, providers: Mapping[str, ProviderSpec], written: Mapping[str, models.Provider]) -> Step:
     if isinstance(step, models.ProviderStep):
         provider = providers[step.provider]
-        return ProviderStep(provider, step.model or provider.model, step.system_prompt, frozenset(step.drop))
+        price = step_price(step, written[step.provider])
+        model = step.model or provider.model
+        return ProviderStep(provider, model, step.system_prompt, frozenset(step.drop), price)
     if isinstance(step, models.StaticStep):
         return StaticStep(step.static, step.even_for_tools)
     return BaseStep()
@@ -146,31 +156,27 @@ def _named(customers: list[str]) -> str:
     return ", ".join(customers[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _warnings(rules: Mapping[str, Effective]) -> Iterator[str]:
+def _warnings(rules: Mapping[str, Effective], customers: Mapping[str, CustomerPolicy]) -> Iterator[str]:
     """One line a kind, however many customers it is about."""
+    capped = [
+        name
+        for name, customer in customers.items()
+        if customer.usd_per_day is not None
+        and any(isinstance(step, ProviderStep) and step.price is None for step in customer.steps)
+    ]
+    if capped:
+        yield (
+            f"hosted.usd_per_day: a provider of {_named(capped)} has no known price, so that it is not asked for them: "
+            "write price in fleet.yaml"
+        )
     if dropped := [name for name, found in rules.items() if found.dropped]:
         yield f"hosted.allowed: false: the provider steps of {_named(dropped)} are not used"
     if alone := [name for name, found in rules.items() if not found.steps]:
         yield f"fallback: nothing answers for {_named(alone)} when the boxes cannot"
 
 
-def _not_in_force(policy_set: PolicySet, rules: Mapping[str, Effective]) -> Iterator[str]:
+def _not_in_force(rules: Mapping[str, Effective]) -> Iterator[str]:
     """One line a key that is accepted and not acted on yet, however many customers write it."""
-    written: dict[str, list[str]] = {key: [] for key in ("limits", "hosted.usd_per_day")}
-    for customer in policy_set.customers:
-        name = customer.customer
-        limits = rules[name].limits
-        if limits.requests_per_minute is not None or limits.tokens_per_minute is not None:
-            written["limits"].append(name)
-        if rules[name].hosted.usd_per_day is not None:
-            written["hosted.usd_per_day"].append(name)
-    what = {
-        "limits": "requests and tokens a minute are not limited yet, only concurrency",
-        "hosted.usd_per_day": "what hosted providers cost is not capped yet",
-    }
-    for key, names in written.items():
-        if names:
-            yield f"{key}: {what[key]} (written for {_named(names)})"
     if resuming := [name for name, found in rules.items() if found.on_broken_stream == "resume"]:
         yield (
             "on_broken_stream: resume: treated as error, a stream that breaks ends with an error frame "

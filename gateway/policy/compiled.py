@@ -49,6 +49,23 @@ class ProviderSpec:
     api_base: str | None
     api_key: str | None = field(default=None, repr=False)
     unavailable: str | None = None
+    max_concurrency: int = 64
+    """Requests at it at once, of all gateways."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """USD a token. ``cached``: of a prompt's tokens that the provider had in its cache."""
+
+    prompt: float
+    completion: float
+    cached: float
+
+    def nano_usd(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> int:
+        """What an answer costs, in 1e-9 USD. ``cached_tokens`` are among the prompt's."""
+        cached = min(cached_tokens, prompt_tokens)
+        usd = (prompt_tokens - cached) * self.prompt + cached * self.cached + completion_tokens * self.completion
+        return round(usd * 1e9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +76,8 @@ class ProviderStep:
     model: str
     system_prompt: str | None = None
     drop: frozenset[str] = frozenset()
+    price: Price | None = None
+    """What the model costs; None: nobody knows."""
 
     @property
     def direct(self) -> bool:
@@ -110,6 +129,10 @@ class CustomerPolicy:
     """How old the proof of a fallback step may become before it is asked for; None: no drills on a schedule."""
     drill_share: float = 0.0
     """Of the customer's requests, from 0 to 1, that try a fallback step first."""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    usd_per_day: float | None = None
+    """What hosted providers may cost on one day, UTC; None: any amount."""
 
     def __post_init__(self) -> None:
         # Compiling drops such steps. Here too, so that no other way of making one can forget it.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from gateway.policy.diagnostics import Finding, Location, Part, key_path, meant
 from gateway.policy.effective import effective
 from gateway.policy.models import CustomerFile, FleetFile, ProviderStep, Rules, StaticStep, Step
+from gateway.policy.prices import step_price
 
 Locate = Callable[[int, Location], str]
 """Where a key of a customer is, in words for people: ``customers/acme.yaml:6:12``."""
@@ -136,6 +137,12 @@ def _rules(index: int, customer: CustomerFile, defaults: Rules, fleet: FleetFile
         yield warn(
             "fallback", "nothing answers when the boxes cannot", "a base or static step keeps every token with you"
         )
+    if rules.hosted.usd_per_day is not None:
+        for step in rules.steps:
+            provider = fleet.providers.get(step.provider) if isinstance(step, ProviderStep) else None
+            if isinstance(step, ProviderStep) and provider is not None and step_price(step, provider) is None:
+                message = f"what {step.model or provider.model} costs is not known: it is not asked under a cap"
+                yield warn("hosted", message, f"write price for providers.{step.provider} in fleet.yaml")
     default = defaults.hosted
     own = customer.hosted
     if own is not None and "allowed" not in own.model_fields_set and default is not None and not default.allowed:

@@ -73,6 +73,17 @@ class Fleet(Keys):
     """The vLLM servers, by name."""
 
 
+class Price(Keys):
+    """What a hosted model costs, in USD a million tokens."""
+
+    input_per_million: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Of the prompt."""
+    output_per_million: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Of the answer."""
+    cached_input_per_million: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Of the part of the prompt that the provider has in its cache; as the rest of it when left out."""
+
+
 class Provider(Keys):
     """A hosted API reached in fallback."""
 
@@ -82,6 +93,10 @@ class Provider(Keys):
     """Its address, where it is not the provider's usual one."""
     api_key: Reference | None = None
     """A reference such as ${OPENAI_API_KEY}; a literal key is refused."""
+    price: Price | None = None
+    """What it costs, where LiteLLM's price map does not know or is wrong."""
+    max_concurrency: Annotated[int, Field(ge=1)] = 64
+    """Requests that may be at it at once, of all customers and gateways; then the next step answers."""
 
 
 class FleetFile(Keys):

@@ -179,10 +179,12 @@ def _tools(body: dict[str, Any]) -> None:
 
 def _stream(body: dict[str, Any]) -> None:
     options = body.pop("stream_options", None)
-    if not body.get("stream") or not isinstance(options, dict):
+    if not body.get("stream"):
         return
-    if kept := {name: value for name, value in options.items() if name in _STREAM_OPTIONS and value is not None}:
-        body["stream_options"] = kept
+    given = options if isinstance(options, dict) else {}
+    kept = {name: value for name, value in given.items() if name in _STREAM_OPTIONS and value is not None}
+    # What it took has to be known, whether the client wants to or not.
+    body["stream_options"] = kept | {"include_usage": True}
 
 
 def _format(body: dict[str, Any], fields: Mapping[str, Any]) -> None:

@@ -23,9 +23,21 @@ from gateway.observe.metrics import GatewayMetrics, Registry
 from gateway.policy.versions import StoredVersion
 from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
+from gateway.workers.account_desk import AccountDesk
 from gateway.workers.line import framed
 from gateway.workers.member import Member, Terms
-from gateway.workers.messages import AlarmOff, AlarmOn, Happened, InForce, Leaving, Message, Proven, Ready, Telemetry
+from gateway.workers.messages import (
+    AccountsAsk,
+    AlarmOff,
+    AlarmOn,
+    Happened,
+    InForce,
+    Leaving,
+    Message,
+    Proven,
+    Ready,
+    Telemetry,
+)
 from gateway.workers.news import AlarmsAre, Ask, Begin, Cover, Drain, EndRequests, LitellmIs, Policy
 from gateway.workers.table import Table
 from gateway.workers.who_answers import WhoAnswers
@@ -68,6 +80,7 @@ class Crew:
         self, count: int, *, registry: Registry, metrics: GatewayMetrics, alarms: Alarms, events: Events
     ) -> None:
         self.table = Table(self._wanted)
+        self.accounts = AccountDesk()
         self._registry = registry
         self._metrics = metrics
         self._alarms = alarms
@@ -179,6 +192,7 @@ class Crew:
         """End all that is left."""
         self._ending = True
         await self._tasks.close()
+        await self.accounts.close()
         if self._later is not None:
             self._later.cancel()
         for member in self._members:
@@ -206,6 +220,7 @@ class Crew:
             self._ended = together((self._ended, member.export.lasting()))
             member.export = Export()
             self.table.ended(member.number)
+            self.accounts.ended(member.number)
             self._ready_or_not()
         self._lost(member, why)
         if loop.time() - started < STEADY_S:
@@ -273,6 +288,8 @@ class Crew:
                 self.on_proof(told.key, model=told.model, error=told.error)
             case Telemetry():
                 self._changed.set()
+            case AccountsAsk():
+                self.accounts.take(member.number, told, member.send)
             case _:
                 self.table.take(member.number, told, asyncio.get_running_loop().time())
 

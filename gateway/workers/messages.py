@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from gateway.accounts.exchange import Ask
 from gateway.fleet.blame import Failure
 from gateway.fleet.provider_health import ProviderFailure
 from gateway.observe.export import Export
@@ -169,6 +170,13 @@ class Proven(Message):
     error: str
 
 
+class AccountsAsk(Message):
+    """What it tells the other processes about limits and usage; an answer of this number is due."""
+
+    number: int
+    ask: Ask
+
+
 class Telemetry(Message):
     """The worker's own metrics; ``asked``: the number of the question, 0 where there was none."""
 
@@ -190,5 +198,6 @@ FromWorker = (
     | AlarmOff
     | Happened
     | Proven
+    | AccountsAsk
     | Telemetry
 )

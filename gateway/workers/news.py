@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.accounts.exchange import Told
 from gateway.fleet.back_off import Wait
 from gateway.fleet.breaker import Finding
 from gateway.fleet.duty import DutyFinding
@@ -152,6 +153,13 @@ class LitellmIs(Message):
     alive: bool
 
 
+class AccountsTold(Message):
+    """The answer to the worker's exchange of this number; None: the store did not answer."""
+
+    number: int
+    told: Told | None
+
+
 class Ask(Message):
     """Say what your metrics are."""
 
@@ -178,6 +186,7 @@ FromWatcher = (
     | OrdersAre
     | AlarmsAre
     | LitellmIs
+    | AccountsTold
     | Ask
     | Drain
     | EndRequests

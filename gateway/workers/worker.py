@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gateway.accounts.accounts import Accounts
 from gateway.dataplane.attempt import Asker
 from gateway.dataplane.collector import collect_rarely
 from gateway.dataplane.endpoint import DataPlane
@@ -33,10 +34,12 @@ from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.versions import Head, StoredVersion
 from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
+from gateway.workers.account_line import AccountLine
 from gateway.workers.control_line import ControlLine
 from gateway.workers.line import Line
 from gateway.workers.messages import InForce, Leaving, Proven, Ready, Telemetry
 from gateway.workers.news import (
+    AccountsTold,
     AlarmsAre,
     Ask,
     Begin,
@@ -110,7 +113,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._begin = asyncio.Event()
         self._tasks = TaskSet()
-        self._line = Line(FromWatcher, on_message=self._take, on_end=self.stop)
+        self._line = Line(FromWatcher, on_message=self._take, on_end=self._watcher_gone)
         self._control = ControlLine()
         self._reporter = Reporter(
             self._line.send,
@@ -127,6 +130,8 @@ class Worker:
             state_dir=Path(), alarms=self._alarms, new_litellm=lambda state_dir, alarms: self._litellm
         )
         witness = FallbackWitness(self._tell_of_fallback)
+        self._account_line = AccountLine(self._line.send)
+        self._accounts = Accounts(self._metrics, shared=True)
         self._dataplane = DataPlane(
             self,
             self._fleets,
@@ -134,6 +139,7 @@ class Worker:
             Record(self._metrics, told_events(self._line.send), self._alarms, witness=witness),
             retry_share=1 / place.workers,
             forced=self._forced,
+            accounts=self._accounts,
         )
         self._boxes: dict[str, WorkerBox] = {}
         self._policies: asyncio.Queue[Policy] = asyncio.Queue()
@@ -147,6 +153,10 @@ class Worker:
             self._dataplane.end_requests()
         self._stopping.set()
 
+    def _watcher_gone(self) -> None:
+        self._account_line.lose()
+        self.stop()
+
     async def run(self, listeners: Sequence[socket.socket], line: socket.socket, control: socket.socket) -> None:
         """Serve on its own of ``listeners``, or on the one for all; ``line`` and ``control`` are socket pairs whose
         other ends the watcher has.
@@ -158,6 +168,7 @@ class Worker:
             await self._line.open(line)
             await self._control.open(control)
             self._tasks.spawn(self._follow_policies(), name="policies")
+            self._accounts.start(self._account_line)
             self._tasks.spawn(self._say_what_was_counted(), name="telemetry")
             self._tasks.spawn(self._look_for_life(), name="signs of life")
             stopping = self._tasks.spawn(self._stopping.wait(), name="until told to stop")
@@ -168,6 +179,7 @@ class Worker:
         finally:
             for listener in listeners:
                 listener.close()
+            await self._accounts.close()
             self._reporter.flush(self._traffic())
             self._tell_what_was_counted(0)
             await self._tasks.close()
@@ -240,6 +252,8 @@ class Worker:
                 self._policies.put_nowait(news)
             case OrdersAre():
                 self._forced.ends = news.ends
+            case AccountsTold():
+                self._account_line.take(news)
             case AlarmsAre():
                 self._alarms.follow(news.alarms)
             case LitellmIs():
@@ -279,6 +293,7 @@ class Worker:
             self._fleets.follow(current)
             self._providers.follow(current)
             self._hosted.follow(current)
+            self._accounts.follow(current)
             boxes = [box for box in self._fleets.with_those_that_leave() if isinstance(box, WorkerBox)]
             self._boxes = {box.key: box for box in boxes}
             self._line.send(InForce(current.version))

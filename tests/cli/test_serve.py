@@ -44,9 +44,9 @@ def served(processes: Processes, tmp_path: Path, healthy: Simulator) -> Served:
 async def test_a_folder_that_is_edited_takes_effect_for_new_requests_and_leaves_running_streams(
     served: Served, healthy: Simulator
 ) -> None:
-    served.customer("globex", "fs-globex-key", priority="high", limits={"requests_per_minute": 600})
+    served.customer("globex", "fs-globex-key", priority="high", limits={"requests_per_minute": 600}, fallback=[])
     process, url = await served.up()
-    assert "not in force in this release: limits: requests and tokens a minute are not limited yet" in process.output
+    assert "policy: fallback: nothing answers for globex when the boxes cannot" in process.output
     client, other = RawClient(url, key=KEY), RawClient(url, key="fs-globex-key")
     assert (await other.ask("/v1/models")).status == 200
     healthy.admin.fault("stall", seconds=2.5, adapter=ADAPTER)

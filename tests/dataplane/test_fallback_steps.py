@@ -144,7 +144,8 @@ async def test_a_provider_answers_as_the_policy_says(serve: ServePlane, hosted: 
         "model": "other-mini",
         "messages": [system, *CHAT["messages"]],
         "temperature": 0.5,
-        **({"stream": True} if stream else {"stream": False}),
+        "stream": stream,
+        **({"stream_options": {"include_usage": True}} if stream else {}),
     }
     assert asked["headers"]["authorization"] == f"Bearer {PROVIDER_KEY}"
 

@@ -68,7 +68,7 @@ class Gateway:
         body = translate(step, endpoint, fields | {"stream": True})
         exchange = await self.ask(step, body)
         assert exchange.status == 200, await exchange.read_all(1 << 20)
-        shape = AnswerShape(endpoint, include_usage="stream_options" in body)
+        shape = AnswerShape(endpoint, include_usage="stream_options" in fields)
         guard = StreamGuard(reshape=shape.frame)
         out = b""
         while guard.error is None and not guard.complete:

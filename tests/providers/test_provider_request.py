@@ -47,7 +47,8 @@ def test_what_openai_knows_is_carried() -> None:
         "logprobs": True, "top_logprobs": 2, "tools": [{"type": "function"}], "tool_choice": "auto", "stream": True,
         "response_format": {"type": "json_object"}, "parallel_tool_calls": False, "reasoning_effort": "low",
     }  # fmt: skip
-    assert translate(DIRECT, "chat", HELLO | carried) == HELLO | carried | {"model": "gpt-4o-mini"}
+    usage = {"stream_options": {"include_usage": True}}
+    assert translate(DIRECT, "chat", HELLO | carried) == HELLO | carried | usage | {"model": "gpt-4o-mini"}
 
 
 def test_the_allow_list_is_the_openai_sdks() -> None:
@@ -113,13 +114,15 @@ def test_empty_tools_and_what_goes_with_them_are_left_out() -> None:
     assert translate(DIRECT, "chat", fields).keys() == {"model", "messages"}
 
 
-def test_stream_options_are_openais_and_only_for_streams() -> None:
+def test_streams_are_asked_for_what_they_took_and_stream_options_are_openais() -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
     streamed = translate(DIRECT, "chat", HELLO | {"stream": True, "stream_options": options})
     assert streamed["stream_options"] == {"include_usage": True}
     assert "stream_options" not in translate(DIRECT, "chat", HELLO | {"stream_options": options})
     only_vllms = {"stream": True, "stream_options": {"continuous_usage_stats": True}}
-    assert "stream_options" not in translate(DIRECT, "chat", HELLO | only_vllms)
+    assert translate(DIRECT, "chat", HELLO | only_vllms)["stream_options"] == {"include_usage": True}
+    without = ProviderStep(DIRECT.provider, DIRECT.model, drop=frozenset({"stream_options"}))
+    assert "stream_options" not in translate(without, "chat", HELLO | {"stream": True})
 
 
 def test_a_completion_becomes_one_user_message() -> None:
@@ -132,6 +135,7 @@ def test_a_completion_becomes_one_user_message() -> None:
         "temperature": 0,
         "stop": "x",
         "stream": True,
+        "stream_options": {"include_usage": True},
     }
 
 

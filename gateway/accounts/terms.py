@@ -1,0 +1,36 @@
+"""Which accounts a policy makes: one for each customer that has limits, one for each provider."""
+
+from __future__ import annotations
+
+from gateway.accounts.account import Terms
+from gateway.policy.compiled import CompiledPolicy, CustomerPolicy, ProviderSpec
+
+PROVIDER = "provider:"
+"""Before a provider's name: no customer's has a colon."""
+
+
+def is_limited(customer: CustomerPolicy) -> bool:
+    """Whether a customer has any limit on its requests."""
+    return (
+        customer.requests_per_minute is not None
+        or customer.tokens_per_minute is not None
+        or customer.concurrency is not None
+    )
+
+
+def terms_of(customer: CustomerPolicy) -> Terms:
+    """A customer's limits."""
+    return Terms(customer.requests_per_minute, customer.tokens_per_minute, customer.concurrency)
+
+
+def provider_terms(provider: ProviderSpec) -> Terms:
+    """A provider's."""
+    return Terms(concurrency=provider.max_concurrency)
+
+
+def account_terms(policy: CompiledPolicy) -> dict[str, Terms]:
+    """All of a policy, by account."""
+    terms = {name: terms_of(customer) for name, customer in policy.customers.items() if is_limited(customer)}
+    for name, provider in policy.providers.items():
+        terms[PROVIDER + name] = provider_terms(provider)
+    return terms

@@ -1,0 +1,190 @@
+"""What the data plane asks of the accounts, and tells them: one request's limits, its tokens, its money."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from gateway.accounts.account import KINDS, Kind, Ticket
+from gateway.accounts.accounts import Accounts
+from gateway.accounts.limits import WAIT_S
+from gateway.accounts.usage import NANO
+from gateway.dataplane.attempt import Answer
+from gateway.dataplane.call import Call
+from gateway.dataplane.journey import Attempt
+from gateway.dataplane.limits import Limited, rate_headers
+from gateway.dataplane.request import Request
+from gateway.observe.metrics import NOT_DEGRADED, GatewayMetrics
+from gateway.policy.compiled import CustomerPolicy, ProviderStep
+
+CAP_SPENT = "daily cap spent"
+PRICE_UNKNOWN = "its price is not known, and there is a daily cap"
+FULL = "as many requests are at it as may be"
+
+_WITHHELD = ((CAP_SPENT, "cap_spent"), (PRICE_UNKNOWN, "price_unknown"), (FULL, "max_concurrency"))
+
+
+class Accounting:
+    """The data plane's side of ``accounts``."""
+
+    def __init__(self, accounts: Accounts, metrics: GatewayMetrics) -> None:
+        self._accounts = accounts
+        self._metrics = metrics
+
+    # Limits.
+
+    async def enter(self, call: Call, customer: CustomerPolicy, request: Request) -> Ticket:
+        """Let a request of a customer with limits in; the ticket's ``end`` is due.
+
+        Raises :class:`Limited`. A request that is over what this process holds waits, if not for long, where others
+        may have what it lacks.
+        """
+        accounts = self._accounts
+        limits, key = accounts.limits, accounts.account(customer)
+        tokens = 0
+        if customer.tokens_per_minute is not None:
+            habit = accounts.habit(customer.name)
+            tokens = habit.estimate(len(request.body), request.choices, request.max_tokens)
+        found = limits.enter(key, tokens, call.clock())
+        if not isinstance(found, Ticket) and limits.may_wait(key, tokens, call.clock()):
+            await self._wait(call, key, tokens)
+            key = accounts.account(customer)  # which another policy version may have taken out meanwhile
+            found = limits.enter(key, tokens, call.clock())
+        account = limits.accounts[key]
+        if isinstance(found, Ticket):
+            call.rate_headers = rate_headers(account, call.clock())
+            return found
+        kind: Kind = found or "requests"
+        call.rate_headers = rate_headers(account, call.clock(), kind)
+        accounts.refused(customer.name, kind, tokens)
+        wait_s = account.retry_after_s(kind, tokens, call.clock())
+        limit = account.allowances[KINDS.index(kind)]
+        raise Limited(kind, 0 if limit is None else limit.limit, wait_s)
+
+    async def _wait(self, call: Call, key: str, tokens: int) -> None:
+        woken: asyncio.Future[None] = call.loop.create_future()
+
+        def wake() -> None:
+            if not woken.done():
+                woken.set_result(None)
+
+        leave = self._accounts.limits.wait(key, tokens, wake)
+        timer = call.loop.call_later(WAIT_S, wake)
+        self._accounts.hurry()
+        try:
+            await woken
+        finally:
+            timer.cancel()
+            leave()
+
+    # Fallback steps.
+
+    def why_not(self, customer: CustomerPolicy, step: ProviderStep, now: float) -> str | None:
+        """Why money or the provider's own limit keeps ``step`` from being taken, in words that a client may read."""
+        cap = customer.usd_per_day
+        if cap is not None:
+            if step.price is None:
+                return PRICE_UNKNOWN
+            if self._accounts.usage.committed(customer.name) >= cap * NANO:
+                return CAP_SPENT
+        accounts = self._accounts
+        key = accounts.provider_account(step.provider)
+        full = accounts.limits.lacking(accounts.limits.accounts[key], 0, now, waits=False)
+        return None if full is None else FULL
+
+    def withheld(self, customer: CustomerPolicy, tried: list[str]) -> None:
+        """These steps were tried or passed over; count those that were so for one of our reasons."""
+        for line in tried:
+            for words, label in _WITHHELD:
+                if line.endswith(words):
+                    self._metrics.steps_withheld.inc(customer.name, label)
+
+    def at_provider(self, customer: CustomerPolicy, request: Request, step: ProviderStep, now: float) -> Hired | None:
+        """One more request is at the provider; ``release`` is due. None where it is one too many."""
+        accounts = self._accounts
+        found = accounts.limits.enter(accounts.provider_account(step.provider), 0, now, waits=False)
+        if not isinstance(found, Ticket):
+            accounts.limits.refused(accounts.provider_account(step.provider), 0)
+            return None
+        reckoned = 0
+        if customer.usd_per_day is not None and step.price is not None:
+            habit = accounts.habit(customer.name)
+            prompt = habit.prompt(len(request.body))
+            answer = habit.estimate(len(request.body), request.choices, request.max_tokens) - prompt
+            reckoned = step.price.nano_usd(prompt, answer)
+        return Hired(accounts, customer.name, found, reckoned)
+
+    # What was used.
+
+    def answered(self, customer: CustomerPolicy, request: Request, answer: Answer) -> int:
+        """An answer has ended, whole or not: count it. The tokens that it took."""
+        attempt, guard = answer.attempt, answer.guard
+        usage = answer.usage if guard is None else guard.usage
+        step = attempt.step
+        name = customer.name
+        kind = attempt.kind if not isinstance(step, ProviderStep) else f"provider:{step.provider.name}"
+        reason = attempt.reason
+        cell = self._accounts.usage.cell(name, kind, NOT_DEGRADED if reason is None else reason.value)
+        cell[0] += 1
+        if isinstance(usage, dict):
+            prompt, completion = read_usage(usage)
+            if customer.tokens_per_minute is not None or customer.usd_per_day is not None:
+                self._accounts.habit(name).learn(len(request.body), request.choices, prompt, completion)
+        else:
+            # Each event says about a token, the first one often only the role.
+            prompt = self._accounts.habit(name).prompt(len(request.body))
+            completion = 0 if guard is None else max(0, guard.events - 1)
+            cell[5] += 1
+        cell[1] += prompt
+        cell[2] += completion
+        if isinstance(step, ProviderStep):
+            cached = cached_tokens(usage) if isinstance(usage, dict) else 0
+            cell[3] += cached
+            if step.price is None:
+                cell[6] += 1
+            else:
+                cost = step.price.nano_usd(prompt, completion, cached)
+                cell[4] += cost
+                self._accounts.usage.spend(name, cost)
+        return prompt + completion
+
+    def static(self, customer: CustomerPolicy, attempt: Attempt) -> None:
+        """The fixed text was given, which takes nothing."""
+        reason = NOT_DEGRADED if attempt.reason is None else attempt.reason.value
+        self._accounts.usage.cell(customer.name, "static", reason)[0] += 1
+
+
+class Hired:
+    """A request at a provider, counted there, and what it is reckoned to cost."""
+
+    __slots__ = ("_accounts", "_customer", "_reckoned", "_ticket")
+
+    def __init__(self, accounts: Accounts, customer: str, ticket: Ticket, reckoned: int) -> None:
+        self._accounts = accounts
+        self._customer = customer
+        self._ticket: Ticket | None = ticket
+        self._reckoned = reckoned
+        accounts.usage.reckon(customer, reckoned)
+
+    def release(self, now: float) -> None:
+        """It is there no more. What it really cost is counted elsewhere."""
+        if self._ticket is not None:
+            self._ticket.end(0, now)
+            self._ticket = None
+            self._accounts.usage.reckon(self._customer, -self._reckoned)
+
+
+def read_usage(usage: dict[str, Any]) -> tuple[int, int]:
+    """Prompt and completion tokens of OpenAI's ``usage`` object, whatever stands in it."""
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    return (
+        prompt if isinstance(prompt, int) and prompt > 0 else 0,
+        completion if isinstance(completion, int) and completion > 0 else 0,
+    )
+
+
+def cached_tokens(usage: dict[str, Any]) -> int:
+    """Of the prompt's tokens, those that the provider had in its cache."""
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return cached if isinstance(cached, int) and cached > 0 else 0

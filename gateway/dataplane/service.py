@@ -1,0 +1,238 @@
+"""Serves one request that may be served: plans, attempts one target after the other, relays what the first one says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.clock import wall_s
+from gateway.dataplane.accounting import FULL, Accounting
+from gateway.dataplane.admission import Admission, denied
+from gateway.dataplane.answers import (
+    STATIC_MODEL,
+    static_plain,
+    static_stream,
+)
+from gateway.dataplane.attempt import Answer, Asker
+from gateway.dataplane.call import Call
+from gateway.dataplane.candidate import Attempt, Wait
+from gateway.dataplane.decide import Plan, decide
+from gateway.dataplane.drill_share import DrillShare
+from gateway.dataplane.explain import Document, explain
+from gateway.dataplane.journey import Journey, OtherVersion
+from gateway.dataplane.marks import Mark
+from gateway.dataplane.record import Record
+from gateway.dataplane.refusals import JSON, give_up, pass_on
+from gateway.dataplane.relay import Send, read_end, relay_stream, send_whole, start_of_stream
+from gateway.dataplane.request import Request
+from gateway.dataplane.retry_budget import RetryBudget
+from gateway.dataplane.verdict import is_clients_mistake
+from gateway.errors import NotAdmitted, Reason, UpstreamError
+from gateway.fleet.box import Box
+from gateway.fleet.fleet import Fleets
+from gateway.orders.forced import Forced
+from gateway.policy.compiled import CustomerPolicy, ProviderStep, StaticStep
+from gateway.upstream.provider_request import unsuited
+
+
+class Service:
+    """Of all requests of one process. ``forced``: who is degraded by order. ``drills`` draws who takes part in one."""
+
+    def __init__(
+        self,
+        fleets: Fleets,
+        asker: Asker,
+        record: Record,
+        books: Accounting,
+        *,
+        retry_share: float,
+        forced: Forced,
+        drills: DrillShare,
+    ) -> None:
+        self._fleets = fleets
+        self._asker = asker
+        self._record = record
+        self._books = books
+        self._forced = forced
+        self._drills = drills
+        self._budget = RetryBudget(0.0, share=retry_share)
+        self.admission = Admission()
+
+    def explain(
+        self, customer: CustomerPolicy, adapter: str, *, stream: bool, now: float, others: Sequence[str] = ()
+    ) -> Document:
+        """The plan that would be made for one of ``customer``'s own adapters, and why. It changes nothing."""
+        fleet = customer.fleet.name
+        return explain(
+            customer,
+            self._fleets.look(fleet, adapter),
+            self._asker.hosted,
+            adapter=adapter,
+            others=[(other, self._fleets.look(fleet, other)) for other in others],
+            stream=stream,
+            retries_left=self._budget.left(now),
+            withheld=lambda step: self._books.why_not(customer, step, now),
+            now=now,
+            forced=self._forced.holds(customer.name, now),
+        )
+
+    async def serve(self, call: Call, customer: CustomerPolicy, request: Request, send: Send) -> None:
+        """Answer ``request``, whatever becomes of the attempts."""
+        clock = call.clock
+        began = clock()
+        self._budget.request()
+        boxes = self._fleets.boxes_for(customer.fleet.name, request.adapter)
+        # Who asks for the own adapter or an error is left out of both.
+        forced = request.fallback_allowed and self._forced.holds(customer.name, began)
+        drill = None
+        if customer.drill_share and request.fallback_allowed and not forced:
+            drill = self._drills.draw(customer)
+        plan = _plan(customer, boxes, request, request.adapter, began, planned=forced or drill is not None)
+        journey = Journey(
+            plan,
+            customer,
+            stream=request.stream,
+            now=began,
+            take_retry=self._take_retry,
+            unsuited=lambda step: (
+                unsuited(step, request.endpoint, request.fields) or self._books.why_not(customer, step, clock())
+            ),
+            static_suits=lambda step: step.even_for_tools or not request.asks_for_structure,
+            providers=self._asker.hosted,
+            other_version=self._other_versions(customer, request) if request.others else None,
+            forced=forced,
+            drill=drill,
+        )
+        if request.adapter != request.model:
+            self._record.resolved(customer, request)
+        while (attempt := journey.next(clock())) is not None:
+            if isinstance(attempt, Wait):
+                await self._wait(call, customer, request, attempt, journey)
+                continue
+            if attempt.number == 1 and attempt.reason is Reason.BACKEND_SATURATED:
+                denied(boxes, request.adapter, clock())
+            call.attempts = attempt.number
+            if isinstance(attempt.step, StaticStep):
+                self._books.withheld(customer, journey.tried)
+                await self._send_static(call, customer, request, attempt, attempt.step, send)
+                return
+            hired = None
+            if isinstance(attempt.step, ProviderStep):
+                hired = self._books.at_provider(customer, request, attempt.step, clock())
+                if hired is None:
+                    journey.failed(attempt, NotAdmitted(FULL))
+                    continue
+            try:
+                try:
+                    answer = await self._asker.ask(request, attempt, clock)
+                except UpstreamError as error:
+                    journey.failed(attempt, error)
+                    final = attempt.box is not None and is_clients_mistake(error)
+                    self._record.attempt_failed(customer, attempt, error, final=final)
+                    if final:
+                        await pass_on(call, error, send)
+                        self._record.refused(customer)
+                        return
+                    continue
+                if journey.tried:
+                    self._books.withheld(customer, journey.tried)
+                await self._relay(call, customer, request, answer, began, send)
+                return
+            finally:
+                if hired is not None:
+                    hired.release(clock())
+        self._books.withheld(customer, journey.tried)
+        call.attempts = journey.started
+        self._record.unavailable(customer, journey)
+        await give_up(call, send, journey.tried)
+
+    def _other_versions(self, customer: CustomerPolicy, request: Request) -> OtherVersion:
+        left = iter(request.others)
+
+        def next_plan(now: float) -> Plan | None:
+            adapter = next(left, None)
+            if adapter is None:
+                return None
+            self._record.other_version(customer, request, adapter)
+            boxes = self._fleets.boxes_for(customer.fleet.name, adapter)
+            return _plan(customer, boxes, request, adapter, now)
+
+        return next_plan
+
+    async def _wait(self, call: Call, customer: CustomerPolicy, request: Request, wait: Wait, journey: Journey) -> None:
+        began = call.clock()
+        grant = await self.admission.room(call.loop, wait, customer, request)
+        self._record.waited(call.clock() - began, served=grant is not None)
+        journey.waited(*grant) if grant is not None else journey.waited(None)
+
+    def _take_retry(self, now: float) -> bool:
+        allowed = self._budget.take(now)
+        if not allowed:
+            self._record.retry_denied()
+        return allowed
+
+    async def _relay(
+        self, call: Call, customer: CustomerPolicy, request: Request, answer: Answer, began: float, send: Send
+    ) -> None:
+        clock = call.clock
+        exchange, permit = answer.exchange, answer.permit
+        try:
+            self._record.committed(customer, answer, clock() - began)
+            headers = call.headers(answer.attempt.served_by, answer.mark)
+            call.answered = True
+            if exchange is None:
+                await send_whole(send, 200, headers, JSON, answer.body)
+                self._record.ended(answer, clock() - began)
+                self._record.whole(customer, answer)
+                return
+            call.stream = answer
+            error = await relay_stream(send, headers, answer, clock, stall_timeout_s=customer.stall_timeout_s)
+            call.stream = None
+            self._record.ended(answer, clock() - began)
+            if error is not None:
+                self._record.stream_broke(customer, answer, error)
+                if permit is not None:
+                    permit.failed(error, clock())
+                return
+            self._record.whole(customer, answer)
+            if permit is not None:
+                permit.released()
+            await read_end(exchange, clock())
+        finally:
+            call.stream = None
+            if exchange is not None:
+                exchange.close()
+            if permit is not None:
+                permit.released()
+            call.tokens = self._books.answered(customer, request, answer)
+
+    async def _send_static(
+        self, call: Call, customer: CustomerPolicy, request: Request, attempt: Attempt, step: StaticStep, send: Send
+    ) -> None:
+        if attempt.reason is None:
+            raise TypeError("a static answer is always degraded")
+        mark = Mark(attempt.reason, request.model, STATIC_MODEL, attempt.served_by)
+        headers = call.headers(attempt.served_by, mark)
+        created = int(wall_s())
+        self._record.static(customer, attempt)
+        self._books.static(customer, attempt)
+        call.answered = True
+        if request.stream:
+            await send(start_of_stream(headers))
+            body = mark.splice(static_stream(request, step.text, created=created))
+            await send({"type": "http.response.body", "body": body})
+        else:
+            await send_whole(send, 200, headers, JSON, mark.splice(static_plain(request, step.text, created=created)))
+
+
+def _plan(
+    customer: CustomerPolicy, boxes: Sequence[Box], request: Request, adapter: str, now: float, *, planned: bool = False
+) -> Plan:
+    return decide(
+        customer,
+        boxes,
+        adapter=adapter,
+        stream=request.stream,
+        fallback_allowed=request.fallback_allowed,
+        now=now,
+        planned=planned,
+    )
