@@ -102,7 +102,9 @@ class Gateway:
         self._heartbeat: Heartbeat | None = None
         if settings.redis_url is not None:
             store = PolicyStore(settings.redis_url)
-            self._heartbeat = Heartbeat(store, on_change=self._replicas_changed, uniform=random.random)
+            self._heartbeat = Heartbeat(
+                store, on_change=self._replicas_changed, uniform=random.random, alarms=self._alarms
+            )
         self._metrics.replicas.set(1)
         self._providers = Providers(state_dir=settings.state_dir, alarms=self._alarms)
         self._hosted = Hosted(metrics=self._metrics, alarms=self._alarms, events=self._events)
