@@ -47,8 +47,8 @@ ANSWER_TIMEOUT_S = 2.0
 CONTENT_TIMEOUT_S = 10.0
 """For what carries whole policies, which may be megabytes."""
 
-_IN_PIPELINE = re.compile(r"\ACommand # \d+ .*? of pipeline caused error: ", re.DOTALL)
-"""What the client puts before the server's own words."""
+_IN_PIPELINE = re.compile(r"\ACommand # \d+ .*? of pipeline caused error: \(?['\"]?(.*?)['\"]?,?\)?\Z", re.DOTALL)
+"""What the client puts round the server's own words."""
 
 
 class RedisLink:
@@ -85,7 +85,7 @@ class RedisLink:
             raise failure from error
 
     def _meaning(self, error: RedisError | OSError, limit_s: float) -> StoreUnreachable | StoreCorrupt:
-        said = _IN_PIPELINE.sub("", str(error))
+        said = _said(error)
         if isinstance(error, AuthenticationError):
             return StoreUnreachable(f"the store at {self.address} refuses our credentials: {said}")
         if isinstance(error, NoPermissionError):
@@ -108,6 +108,14 @@ class RedisLink:
                 self._route.prefer((error.host, error.port))
         with suppress(RedisError, OSError):  # they fail because what they were connected to has failed
             await self.redis.connection_pool.disconnect(inuse_connections=False)
+
+
+def _said(error: RedisError | OSError) -> str:
+    """The server's own words, as far as they are its."""
+    if isinstance(error, OSError):
+        return str(error)
+    words = str(error.args[0]) if error.args else str(error)
+    return _IN_PIPELINE.sub(r"\1", words.removesuffix(f" {error!r}"))
 
 
 def _route(address: RedisAddress) -> Route | None:

@@ -41,7 +41,7 @@ class RedisServer:
         self.port, self.bus_port = free_port(), free_port()
         self.host = f"127.0.0.1:{self.port}"
         self.url = f"redis://{self.host}"
-        home = folder / f"redis-{self.port}"
+        self.home = home = folder / f"redis-{self.port}"
         home.mkdir(parents=True)
         said = {"port": self.port, "bind": "127.0.0.1", "dir": home, "save": "", "repl-diskless-sync-delay": 0}
         if "cluster_enabled" in options:
