@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +30,7 @@ from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.log import LogFormat, log_event
 from gateway.observe.metrics import GatewayMetrics, Registry
+from gateway.policy.audit_log import AuditLog
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.follow import PolicyFollower
 from gateway.policy.replicas import Heartbeat
@@ -105,6 +107,13 @@ class Gateway:
             self._heartbeat = Heartbeat(
                 store, on_change=self._replicas_changed, uniform=random.random, alarms=self._alarms
             )
+        self._audit = AuditLog(
+            lambda: self._follower.redis_url,
+            alarms=self._alarms,
+            waiting=self._metrics.audit_waiting.set,
+            dropped=self._metrics.audit_dropped.inc,
+            clock=time.monotonic,
+        )
         self._metrics.replicas.set(1)
         self._providers = Providers(state_dir=settings.state_dir, alarms=self._alarms)
         self._hosted = Hosted(metrics=self._metrics, alarms=self._alarms, events=self._events)
@@ -147,6 +156,7 @@ class Gateway:
             await self._follower.start()
             if self._heartbeat is not None:
                 self._heartbeat.start()
+            self._audit.start()
             collect_rarely()
             servers = self._servers(public, admin)
             running = [
@@ -176,6 +186,7 @@ class Gateway:
                 sock.close()
             if self._heartbeat is not None:
                 await self._heartbeat.close()
+            await self._audit.close()
             await self._follower.close()
             await self._fleets.close()
             await self._providers.close()
@@ -194,6 +205,7 @@ class Gateway:
             alarms=self._alarms,
             events=self._events,
             explain=self._dataplane.explain,
+            audit=self._audit,
             admin_token=settings.admin_token,
             workers=self._workers,
         )

@@ -25,6 +25,7 @@ SUBCOMMANDS: Final = {
     "status": ("gateway.cli.status", "What a running gateway knows: policy version, boxes, alarms."),
     "drain": ("gateway.cli.drain", "Send nothing new to a box, for maintenance; what runs there goes on."),
     "undrain": ("gateway.cli.undrain", "Let a drained box take traffic again."),
+    "audit": ("gateway.cli.audit", "Who changed what on the gateways, from where and when."),
     "explain": ("gateway.cli.explain", "The plan a running gateway would make for a request now, and why."),
     "simulate-box": ("gateway.cli.simulate_box", "A vLLM box without a GPU."),
 }

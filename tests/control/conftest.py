@@ -18,11 +18,13 @@ from typer.testing import CliRunner, Result
 from gateway.control.app import ControlSources, create_control_app
 from gateway.dataplane.explain import explain
 from gateway.dataplane.retry_budget import RetryBudget
+from gateway.errors import StoreError
 from gateway.fleet.fleet import Fleets
 from gateway.fleet.hosted import Hosted
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics, Registry
+from gateway.policy.audit_stream import AuditEntry
 from gateway.policy.compiled import (
     ApiKey,
     BaseStep,
@@ -39,6 +41,24 @@ from tests.fleet.policies import compiled
 TOKEN = "an-admin-token"
 
 
+class RecordedAudit:
+    """Remembers what it is told; ``away`` is why the store cannot be asked."""
+
+    def __init__(self) -> None:
+        self.changes: list[AuditEntry] = []
+        self.refusals: list[AuditEntry] = []
+        self.away: StoreError | None = None
+
+    def record(self, entry: AuditEntry) -> None:
+        self.changes.append(entry)
+
+    def refused(self, entry: AuditEntry) -> None:
+        self.refusals.append(entry)
+
+    async def read(self, *, since_s: float, limit: int) -> tuple[list[AuditEntry], StoreError | None]:
+        return [entry for entry in self.changes if entry.at >= since_s][-limit:], self.away
+
+
 @dataclass(repr=False)
 class House:
     """Everything that the control plane reads, to be moved by a test."""
@@ -52,6 +72,7 @@ class House:
 
     def __post_init__(self) -> None:
         self.metrics = GatewayMetrics(self.registry)
+        self.audit = RecordedAudit()
         self.events = Events(50)
         self.alarms = Alarms(self.metrics, self.events)
         self.fleets = Fleets(
@@ -73,6 +94,7 @@ class House:
             alarms=self.alarms,
             events=self.events,
             explain=self.explain,
+            audit=self.audit,
             admin_token=self.admin_token,
             clock=lambda: self.now,
             started_at=100.0,
