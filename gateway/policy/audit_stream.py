@@ -29,7 +29,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One act. ``at``: Unix time, by the clock of who wrote it down."""
 
     at: float
-    who: str
+    who: str = ""
     """The admin token's name, or who applied policies; empty where the token was none."""
     what: str
     """``POST /admin/boxes/a/drain``, ``policies: version 3``."""
