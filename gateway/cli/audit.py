@@ -21,6 +21,7 @@ from gateway.errors import StoreUnreachable
 from gateway.policy.audit_stream import AuditStream
 from gateway.policy.redis_link import RedisLink
 
+MOST_ENTRIES = 1000
 _AGO = re.compile(r"(\d{1,6})(s|m|h|d)")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -29,7 +30,7 @@ def audit(
     since: Annotated[
         str | None, typer.Option(help="Not older than this: 90m, 12h, 7d, or a time such as 2027-01-01T08:00Z.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=20_000, help="The latest so many.")] = 1000,
+    limit: Annotated[int, typer.Option(min=1, max=20_000, help="The latest so many; over 1000 with --redis.")] = 200,
     url: Url = DEFAULT_URL,
     redis: Annotated[
         str | None, typer.Option(help="Read the policy store itself, where no gateway is up: its URL.")
@@ -43,6 +44,9 @@ def audit(
     that was asked remembers itself is all that is shown.
     """
     since_s = _since(since)
+    if redis is None and limit > MOST_ENTRIES:
+        message = f"a gateway shows {MOST_ENTRIES} at most: read the store itself with --redis URL"
+        raise typer.BadParameter(message, param_hint="--limit")
     if redis is not None:
         found = asyncio.run(_of_store(redis, since_s, limit))
     else:
