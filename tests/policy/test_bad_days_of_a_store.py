@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from gateway.errors import StoreReadOnly
 from gateway.policy.follow import PolicyFollower
+from gateway.policy.replicas import Heartbeat
 from gateway.policy.store import PolicyStore
 from gateway.policy.validate import read_folder
 from tests.policy.scenery import Folder, RecordedAlarms, eventually
@@ -86,3 +90,30 @@ async def test_a_store_restored_from_a_backup_and_then_replaced(
     assert (after.version, "initech" in after.customers) == (1, True)
     assert after.store_id != before.store_id
     await eventually(lambda: alarms.kinds() == set())
+
+
+async def test_a_store_that_cannot_save_is_read_and_says_that_it_takes_no_writes(
+    server: RedisServer, folder: Folder, follow: Follow, alarms: RecordedAlarms
+) -> None:
+    await apply(server, folder)
+    follower = await follow(redis_url=server.url)
+    await server.ask("CONFIG", "SET", "save", "3600 1")
+    shutil.rmtree(server.home)  # as a disk that is full: nothing can be written there
+    await server.ask("BGSAVE")
+    async with asyncio.timeout(10):
+        while (await server.ask("INFO", "persistence"))["rdb_last_bgsave_status"] != "err":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    store = PolicyStore(server.url)
+    heartbeat = Heartbeat(store, on_change=lambda alive, rank: None, uniform=lambda: 0.5, alarms=alarms)
+    heartbeat.start()
+    await eventually(lambda: "policy_store_read_only" in alarms.kinds())
+    assert "MISCONF" in alarms.now["policy_store_read_only", "policies"]
+    with pytest.raises(StoreReadOnly, match="takes no writes: MISCONF"):
+        await store.apply(read_folder(folder.path))
+    assert version(follower) == 1
+    assert "policy_store_away" not in alarms.kinds()
+    await server.ask("CONFIG", "SET", "stop-writes-on-bgsave-error", "no")
+    await eventually(lambda: "policy_store_read_only" not in alarms.kinds())
+    await store.apply(read_folder(folder.path))
+    await eventually(lambda: version(follower) == 2)
+    await heartbeat.close()
