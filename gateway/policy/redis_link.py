@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import Connection, ConnectionPool, RedisSSLContext, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -29,7 +29,14 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from gateway.errors import StoreCorrupt, StoreReadOnly, StoreUnreachable
 from gateway.policy.redis_address import HostPort, RedisAddress, read_address
-from gateway.policy.redis_route import ClusterRoute, Route, RoutedConnection, RoutedTLSConnection, SentinelRoute
+from gateway.policy.redis_route import (
+    ClusterRoute,
+    Route,
+    RoutedConnection,
+    RoutedTLSConnection,
+    SentinelRoute,
+    TLSConnection,
+)
 
 PREFIX = "{failsoft}:"
 
@@ -62,8 +69,9 @@ class RedisLink:
         address = read_address(url)
         self.address = address.shown
         """The URL without credentials, for people."""
-        self._route = _route(address)
-        self.redis: Redis = Redis.from_pool(_pool(address, self._route))
+        self._tls = _tls(address)
+        self._route = self._routed(address)
+        self.redis: Redis = Redis.from_pool(self._pool(address))
 
     async def close(self) -> None:
         """Close all connections."""
@@ -109,6 +117,32 @@ class RedisLink:
         with suppress(RedisError, OSError):  # they fail because what they were connected to has failed
             await self.redis.connection_pool.disconnect(inuse_connections=False)
 
+    def _routed(self, address: RedisAddress) -> Route | None:
+        if address.kind not in ("sentinel", "cluster"):
+            return None
+        who = address.username, address.password
+        if address.kind == "sentinel":
+            who = address.sentinel_username, address.sentinel_password
+
+        def client(host: HostPort) -> Redis:
+            kind = TLSConnection if self._tls else Connection
+            options = _options(*who) | self._tls
+            return Redis.from_pool(ConnectionPool(connection_class=kind, host=host[0], port=host[1], **options))
+
+        return SentinelRoute(address, client) if address.kind == "sentinel" else ClusterRoute(address, client, PREFIX)
+
+    def _pool(self, address: RedisAddress) -> ConnectionPool:
+        options = _options(address.username, address.password) | self._tls
+        options |= {"db": address.db, "client_name": "failsoft"}
+        if self._route is not None:
+            routed = RoutedTLSConnection if self._tls else RoutedConnection
+            return ConnectionPool(connection_class=routed, locate=self._route.locate, **options)
+        if address.kind == "socket":
+            return ConnectionPool(connection_class=UnixDomainSocketConnection, path=address.path, **options)
+        host, port = address.hosts[0]
+        kind = TLSConnection if self._tls else Connection
+        return ConnectionPool(connection_class=kind, host=host, port=port, **options)
+
 
 def _said(error: RedisError | OSError) -> str:
     """The server's own words, as far as they are its."""
@@ -118,35 +152,15 @@ def _said(error: RedisError | OSError) -> str:
     return _IN_PIPELINE.sub(r"\1", words.removesuffix(f" {error!r}"))
 
 
-def _route(address: RedisAddress) -> Route | None:
-    if address.kind not in ("sentinel", "cluster"):
-        return None
-    who = address.username, address.password
-    if address.kind == "sentinel":
-        who = address.sentinel_username, address.sentinel_password
-
-    def client(host: HostPort) -> Redis:
-        kind = SSLConnection if address.tls is not None else Connection
-        options = _options(address, *who)
-        return Redis.from_pool(ConnectionPool(connection_class=kind, host=host[0], port=host[1], **options))
-
-    return SentinelRoute(address, client) if address.kind == "sentinel" else ClusterRoute(address, client, PREFIX)
+def _tls(address: RedisAddress) -> dict[str, Any]:
+    """What a connection with TLS is given besides; nothing without."""
+    if address.tls is None:
+        return {}
+    files: dict[str, Any] = {name.removeprefix("ssl_"): path for name, path in address.tls.items()}
+    return {"context": RedisSSLContext(cert_reqs="required", check_hostname=True, **files)}
 
 
-def _pool(address: RedisAddress, route: Route | None) -> ConnectionPool:
-    options = _options(address, address.username, address.password)
-    options |= {"db": address.db, "client_name": "failsoft"}
-    if route is not None:
-        routed = RoutedConnection if address.tls is None else RoutedTLSConnection
-        return ConnectionPool(connection_class=routed, locate=route.locate, **options)
-    if address.kind == "socket":
-        return ConnectionPool(connection_class=UnixDomainSocketConnection, path=address.path, **options)
-    host, port = address.hosts[0]
-    kind = Connection if address.tls is None else SSLConnection
-    return ConnectionPool(connection_class=kind, host=host, port=port, **options)
-
-
-def _options(address: RedisAddress, username: str | None, password: str | None) -> dict[str, Any]:
+def _options(username: str | None, password: str | None) -> dict[str, Any]:
     return {
         "username": username,
         "password": password,
@@ -158,5 +172,4 @@ def _options(address: RedisAddress, username: str | None, password: str | None) 
         # What the client would say and ask of the server beyond our own commands takes permissions that nobody needs.
         "driver_info": None,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
-        **(address.tls or {}),
     }

@@ -105,8 +105,37 @@ async def test_tls_is_verified_against_the_authority_that_the_url_names(
             async with opened(url) as store:
                 with pytest.raises(StoreUnreachable, match="CERTIFICATE_VERIFY_FAILED"):
                     await store.head()
+        async with opened(f"rediss://127.0.0.1:{front.port}?ssl_ca_certs={tmp_path}/nothing.pem") as store:
+            with pytest.raises(StoreUnreachable, match="No such file"):
+                await store.head()
         # A server without TLS gets no plain text either.
         async with opened(f"rediss://{server.host}") as store:
+            with pytest.raises(StoreUnreachable):
+                await store.head()
+
+
+async def test_a_cluster_over_tls_that_asks_who_we_are(
+    kind: str, processes: Processes, tmp_path: Path, folder: Folder
+) -> None:
+    server = RedisServer(processes, tmp_path, kind=kind, cluster_enabled="yes")
+    authority = trustme.CA()
+    trusted, ours = tmp_path / "ca.pem", tmp_path / "ours.pem"
+    authority.cert_pem.write_to_path(str(trusted))
+    authority.issue_cert("gateway.example").private_key_and_cert_chain_pem.write_to_path(str(ours))
+    asking = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(asking)
+    authority.configure_trust(asking)
+    asking.verify_mode = ssl.CERT_REQUIRED
+    await server.ready()
+    await server.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    async with TLSFront(asking, server.port) as front:
+        await server.ask("CONFIG", "SET", "cluster-announce-ip", "127.0.0.1")
+        await server.ask("CONFIG", "SET", "cluster-announce-port", front.port)
+        url = f"rediss+cluster://127.0.0.1:{front.port}?ssl_ca_certs={trusted}"
+        async with opened(f"{url}&ssl_certfile={ours}&ssl_keyfile={ours}") as store:
+            await until(lambda: applies(store, folder))
+            await use_all_of_it(store, folder)
+        async with opened(url) as store:
             with pytest.raises(StoreUnreachable):
                 await store.head()
 
