@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
 from collections.abc import Callable, Mapping
@@ -33,14 +34,14 @@ class AdminAccess:
     """Which tokens there are now: the gateway's own, which may do everything, and those of the policy in force."""
 
     def __init__(self, own: str | None, policy: Callable[[], CompiledPolicy | None]) -> None:
-        self._own = own.encode() if own else b""
+        self._own = hashlib.sha256(own.encode()).digest() if own else None
         self._policy = policy
 
     def find(self, authorization: str) -> AdminToken | None:
         """Whose ``Authorization`` header this is. Takes as long whether or not it is anybody's."""
         scheme, _, text = authorization.partition(" ")
         token = text.strip().encode("latin-1", "replace")
-        own = hmac.compare_digest(token, self._own) and bool(self._own)
+        own = hmac.compare_digest(hashlib.sha256(token).digest(), self._own or b"")
         policy = self._policy()
         other = None if policy is None else policy.admin(token, today_utc())
         if scheme.lower() != "bearer" or not token:

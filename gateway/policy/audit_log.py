@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from gateway.errors import StoreError
+from gateway.errors import StoreError, StoreUnreachable
 from gateway.policy.audit_stream import AuditEntry, AuditStream, together
 from gateway.policy.policy_alarms import SUBJECT, AlarmSink
 from gateway.policy.redis_link import RedisLink
@@ -37,7 +37,7 @@ UNWRITTEN = "audit_unwritten"
 class AuditLog:
     """``record`` acts, at any time. Each is also a line of the log, at once. ``clock``: monotonic seconds.
 
-    ``redis_url`` is asked when it starts, as the embedded store has none before. ``waiting`` is told how many entries
+    ``redis_url`` is asked when it is needed and may raise RuntimeError, as the embedded store has none before it is up. ``waiting`` is told how many entries
     are not in the store yet, ``dropped`` called for each that never will be.
     """
 
@@ -66,7 +66,6 @@ class AuditLog:
 
     def start(self) -> None:
         """Write what is recorded, from now on."""
-        self._link = RedisLink(self._redis_url())
         self._tasks.spawn(self._write_on(), name="audit log")
         self._tasks.spawn(self._count_on(), name="refusals in the audit log")
 
@@ -75,15 +74,22 @@ class AuditLog:
         await self._tasks.close()
         for entry in self._refusals.rest():
             self._keep(entry)
-        if self._link is None:
-            return
         try:
             async with asyncio.timeout(LAST_WORDS_S):
                 while self._waiting:
                     await self._write_once()
         except (StoreError, TimeoutError):
-            log.warning("%d entries were not written to the store: its log has them above", len(self._waiting))
-        await self._link.close()
+            log.warning("%d entries were not written to the store: this log has them above", len(self._waiting))
+        if self._link is not None:
+            await self._link.close()
+
+    def _stream(self) -> AuditStream:
+        if self._link is None:
+            try:
+                self._link = RedisLink(self._redis_url())
+            except RuntimeError as error:
+                raise StoreUnreachable(f"the store is not up: {error}") from error
+        return AuditStream(self._link)
 
     def record(self, entry: AuditEntry) -> None:
         """Something was changed."""
@@ -98,9 +104,7 @@ class AuditLog:
         """The latest entries, oldest first; with an error, those of this gateway alone, as far as it remembers."""
         own = [*self._latest, *self._waiting]
         try:
-            if self._link is None:
-                raise StoreError("the audit log has not been started")
-            found = await AuditStream(self._link).read(since_s=since_s, limit=limit)
+            found = await self._stream().read(since_s=since_s, limit=limit)
         except StoreError as error:
             return together(own, since_s=since_s)[-limit:], error
         return together([*found, *self._waiting], since_s=since_s)[-limit:], None
@@ -138,11 +142,9 @@ class AuditLog:
                 await patient(self._write_once)
 
     async def _write_once(self) -> None:
-        if self._link is None:
-            return
         batch = [self._waiting[at] for at in range(min(BATCH, len(self._waiting)))]
         try:
-            await AuditStream(self._link).append(batch)
+            await self._stream().append(batch)
         except StoreError as error:
             self._alarms.on(UNWRITTEN, SUBJECT, f"{len(self._waiting)} entries of the audit log wait: {error}")
             raise

@@ -208,3 +208,25 @@ def test_no_refusal_is_lost_from_the_count_and_what_is_remembered_is_bounded(
         assert len(refusals._known) <= MOST_SOURCES + 2
     told += sum(one.times for one in refusals.rest())
     assert told == len(asked)
+
+
+async def test_a_store_that_is_not_up_yet_is_awaited(
+    valkey: EmbeddedValkey, stream: AuditStream, alarms: RecordedAlarms, counts: Counts
+) -> None:
+    urls: list[str] = []
+
+    def url() -> str:
+        if not urls:
+            raise RuntimeError("the embedded store has not been started")
+        return urls[0]
+
+    loop = asyncio.get_running_loop()
+    log = AuditLog(url, alarms=alarms, waiting=counts.set, dropped=counts.drop, clock=loop.time)
+    log.start()
+    log.record(entry("early"))
+    await eventually(lambda: "audit_unwritten" in alarms.kinds())
+    assert (await log.read(since_s=0, limit=10))[1] is not None
+    urls.append(valkey.url)
+    await eventually(lambda: counts.waiting == 0)
+    assert await whats(stream) == ["early"]
+    await log.close()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gateway.policy.redis_link import ACL_RULES
 from tests.cli.served import ADAPTER, KEY, Served, digest
 from tests.faults.store_process import StoreProcess
 from tests.support.processes import Processes
@@ -32,8 +33,13 @@ def redis(processes: Processes) -> Iterator[StoreProcess]:
     store.close()
 
 
+async def let_in(redis: StoreProcess) -> None:
+    """A user with the documented permissions, and no others."""
+    await redis.ask("ACL", "SETUSER", "failsoft", "reset", "on", ">x", *ACL_RULES.split())
+
+
 class Two:
-    """A gateway of one process and one of a watcher and two workers, on one Redis."""
+    """A gateway of one process and one of a watcher and two workers, on one Redis where they may do what they must."""
 
     def __init__(self, processes: Processes, redis: StoreProcess, served: Served) -> None:
         self._processes = processes
@@ -42,9 +48,12 @@ class Two:
         self.gateways: list[Several] = []
 
     async def up(self, folder: Path, boxes: Boxes) -> None:
+        await let_in(self._redis)
+        redis = f"{self._redis.url}?username=failsoft&password=x"
+
         async def one(name: str, workers: str) -> Several:
             served = Served(self._processes, folder / name, boxes["a"].url, boxes["b"].url)
-            process, url = await served.up("--redis", self._redis.url, "--workers", workers, env=ENV)
+            process, url = await served.up("--redis", redis, "--workers", workers, env=ENV)
             return Several(self._processes, process, url)
 
         self.gateways += await asyncio.gather(one("one", "1"), one("several", "2"))
@@ -81,7 +90,7 @@ async def two(processes: Processes, tmp_path: Path, boxes: Boxes, redis: StorePr
     return found
 
 
-async def test_keys_are_rotated_without_a_gap_and_revoked_within_a_second(two: Two) -> None:
+async def test_keys_are_rotated_without_a_gap_and_revoked_within_a_second(two: Two, redis: StoreProcess) -> None:
     two.served.customer("acme", KEY, NEW_KEY)
     over, seen = False, []
 
@@ -106,6 +115,8 @@ async def test_keys_are_rotated_without_a_gap_and_revoked_within_a_second(two: T
     assert took_s < WITHIN_S
     assert set(seen) == {200}
     assert set(await two.statuses(KEY)) == {401}
+    # Nothing that the gateways asked of Redis was more than they may.
+    assert await redis.ask("ACL", "LOG") == []
 
 
 async def test_an_admin_token_comes_and_goes_with_the_policies_and_its_uses_are_audited(
@@ -155,6 +166,7 @@ async def test_an_admin_token_comes_and_goes_with_the_policies_and_its_uses_are_
     assert await two.gateways[0].metric("failsoft_audit_waiting") == 1
     redis.process.start()
     await redis.ready()
+    await let_in(redis)
     acts += [("robot", "drain", "200")] * 2
     await until(lambda: posts(two.gateways[1], reader), sorted(acts))
 
