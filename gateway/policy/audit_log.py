@@ -37,8 +37,8 @@ UNWRITTEN = "audit_unwritten"
 class AuditLog:
     """``record`` acts, at any time. Each is also a line of the log, at once. ``clock``: monotonic seconds.
 
-    ``redis_url`` is asked when it is needed and may raise RuntimeError, as the embedded store has none before it is up. ``waiting`` is told how many entries
-    are not in the store yet, ``dropped`` called for each that never will be.
+    ``redis_url`` is asked when it is needed and may raise RuntimeError, as the embedded store has none before it is up.
+    ``waiting`` is told how many entries are not in the store yet, ``dropped`` called for each that never will be.
     """
 
     def __init__(
