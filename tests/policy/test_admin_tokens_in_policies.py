@@ -121,7 +121,7 @@ def test_a_token_itself_in_the_policies_is_refused_and_not_repeated(folder: Fold
 DAYS = st.dates(dt.date(2026, 1, 1), dt.date(2027, 12, 31))
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(expiries=st.lists(st.none() | DAYS, min_size=1, max_size=4), today=DAYS)
 def test_each_of_several_keys_is_valid_until_its_own_last_day(expiries: list[dt.date | None], today: dt.date) -> None:
     """Keys that overlap are how one is rotated without a gap."""

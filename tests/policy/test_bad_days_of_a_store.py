@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import trustme
 
 from gateway.errors import StoreReadOnly
 from gateway.policy.follow import PolicyFollower
@@ -18,6 +20,7 @@ from tests.policy.scenery import Folder, RecordedAlarms, eventually
 from tests.support.fault_proxy import FaultProxy, Latency, Timeout
 from tests.support.processes import Processes
 from tests.support.redis_server import KINDS, RedisServer
+from tests.support.tls_front import TLSFront
 
 Follow = Callable[..., Awaitable[PolicyFollower]]
 
@@ -59,6 +62,32 @@ async def test_a_slow_store_is_followed_slowly_and_one_that_says_nothing_is_away
         proxy.heal()
         await eventually(lambda: "policy_store_away" not in alarms.kinds())
         await eventually(lambda: version(follower) == 3)
+        await follower.close()
+
+
+async def test_a_store_that_says_nothing_over_tls_is_followed_again(
+    processes: Processes, tmp_path: Path, folder: Folder, follow: Follow, alarms: RecordedAlarms
+) -> None:
+    server = RedisServer(processes, tmp_path)
+    authority, trusted = trustme.CA(), tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(trusted))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    await server.ready()
+    await apply(server, folder)
+    async with TLSFront(context, server.port) as front, FaultProxy(f"127.0.0.1:{front.port}") as proxy:
+        url = f"rediss://127.0.0.1:{proxy.port}?ssl_ca_certs={trusted}"
+        follower, store = await follow(redis_url=url), PolicyStore(url)
+        assert version(follower) == 1
+        assert await store.head() is not None
+        # Not even that a connection is closed is heard at the other side, nor answered.
+        proxy.poison(Timeout(), direction="upstream")
+        proxy.poison(Timeout())
+        await eventually(lambda: "policy_store_away" in alarms.kinds())
+        await store.close()
+        await apply(server, folder)
+        proxy.heal()
+        await eventually(lambda: version(follower) == 2)
         await follower.close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.policy.redis_address import address_of, read_address
@@ -85,6 +85,7 @@ def test_nothing_in_a_url_makes_tls_verify_less(scheme: str, option: str) -> Non
 SECRET = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1)
 
 
+@settings(deadline=None)
 @given(user=SECRET, password=SECRET, form=st.sampled_from(["redis://{}store/1", "redis+sentinel://{}a,b/main"]))
 def test_credentials_are_read_and_never_shown(user: str, password: str, form: str) -> None:
     url = form.format(f"{quote(user, safe='')}:{quote(password, safe='')}@")

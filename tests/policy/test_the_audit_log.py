@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
@@ -192,6 +192,7 @@ def test_the_same_refusal_is_told_once_and_then_counted() -> None:
     assert refusals.take(guess, 3 * EACH_S) is guess
 
 
+@settings(deadline=None)
 @given(
     asked=st.lists(st.tuples(st.integers(0, 2 * MOST_SOURCES), st.sampled_from(["401", "403"]), st.floats(0, 30))),
 )
