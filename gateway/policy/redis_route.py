@@ -14,7 +14,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.asyncio.connection import Connection, RedisSSLContext, SSLConnection
 from redis.crc import key_slot
-from redis.exceptions import ConnectionError, RedisError
+from redis.exceptions import AuthenticationError, ConnectionError, RedisError
 
 from gateway.policy.redis_address import HostPort, RedisAddress
 
@@ -40,6 +40,8 @@ class Route:
                     found = await self._ask(host)
             except TimeoutError:
                 said.append(f"{_text(host)} does not answer")
+            except AuthenticationError:
+                said.append(f"{_text(host)} refuses our credentials")
             except (RedisError, OSError) as error:
                 said.append(f"{_text(host)} says: {error}")
             else:

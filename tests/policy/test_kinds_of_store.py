@@ -152,7 +152,7 @@ async def test_a_primary_that_dies_is_replaced_by_the_one_that_sentinel_names(
     sentinel = Sentinel(processes, tmp_path, primary, kind=kind)
     await sentinel.ready()
     nobody = f"127.0.0.1:{free_port()}"
-    url = f"redis+sentinel://{nobody},{sentinel.host}/failsoft"
+    url = f"redis+sentinel://{nobody},{sentinel.host}/failsoft?sentinel_password={sentinel.password}"
     async with opened(url) as store:
         await use_all_of_it(store, folder)
         follower = await follow(redis_url=url)
@@ -165,9 +165,14 @@ async def test_a_primary_that_dies_is_replaced_by_the_one_that_sentinel_names(
         folder.customer("globex")
         await store.apply(read_folder(folder.path))
         await eventually(lambda: version(follower) == 3)
-    async with opened(f"redis+sentinel://{sentinel.host}/unheard-of") as store:
-        with pytest.raises(StoreUnreachable, match="nobody names the primary of unheard-of"):
-            await store.head()
+    unknown = f"redis+sentinel://{sentinel.host}/unheard-of?sentinel_password={sentinel.password}"
+    for url, why in (
+        (unknown, "knows none"),
+        (f"redis+sentinel://{sentinel.host}/unheard-of", "refuses our credentials"),
+    ):
+        async with opened(url) as store:
+            with pytest.raises(StoreUnreachable, match=f"nobody names the primary of unheard-of: .* {why}"):
+                await store.head()
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:

@@ -61,15 +61,18 @@ class RedisServer:
 
 
 class Sentinel(RedisServer):
-    """A sentinel that watches ``primary`` under the name ``failsoft`` and needs nobody's vote."""
+    """A sentinel that watches ``primary`` under the name ``failsoft``, needs nobody's vote, and has a password."""
+
+    password = "hush"
 
     def __init__(self, processes: Processes, folder: Path, primary: RedisServer, *, kind: str = "valkey") -> None:
         self.port = free_port()
         self.host = f"127.0.0.1:{self.port}"
-        self.url = f"redis://{self.host}"
+        self.url = f"redis://:{self.password}@{self.host}"
         config = folder / f"sentinel-{self.port}.conf"
         config.write_text(
-            f"port {self.port}\nbind 127.0.0.1\nsentinel monitor failsoft 127.0.0.1 {primary.port} 1\n"
+            f"port {self.port}\nbind 127.0.0.1\nrequirepass {self.password}\n"
+            f"sentinel monitor failsoft 127.0.0.1 {primary.port} 1\n"
             "sentinel down-after-milliseconds failsoft 300\nsentinel failover-timeout failsoft 2000\n"
         )
         self.process = processes.command([binary(kind), str(config), "--sentinel"], name=f"sentinel-{self.port}")
