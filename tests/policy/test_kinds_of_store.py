@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -52,12 +52,12 @@ async def use_all_of_it(store: PolicyStore, folder: Folder) -> None:
     assert await store.head() == head
     assert (await store.load(head.version)).head == head
     assert "fleet.yaml" in await store.sources(head.version)
-    watched = store.watch(poll_s=5)
-    assert await anext(watched) == head
-    next_one = asyncio.ensure_future(anext(watched))  # noqa: TID251  # the test awaits it
-    after = await store.apply(read_folder(folder.path))
-    assert await next_one == after
-    await watched.aclose()
+    async with aclosing(store.watch(poll_s=60)) as heads:
+        assert await anext(heads) == head
+        after = await store.apply(read_folder(folder.path))
+        async with asyncio.timeout(10):  # by its announcement, long before it would look by itself
+            while await anext(heads) != after:
+                pass
     assert await store.beat("one", 5) == ("one",)
     await store.leave("one")
 
