@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,6 +39,7 @@ from gateway.observe.events import Events
 from gateway.observe.log import LogFormat, log_event
 from gateway.observe.metrics import GatewayMetrics, Registry
 from gateway.orders.keeper import OrderKeeper
+from gateway.policy.audit_log import AuditLog
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.follow import PolicyFollower
 from gateway.policy.replicas import Heartbeat
@@ -116,7 +118,16 @@ class Gateway:
         self._heartbeat: Heartbeat | None = None
         if settings.redis_url is not None:
             store = PolicyStore(settings.redis_url)
-            self._heartbeat = Heartbeat(store, on_change=self._replicas_changed, uniform=random.random)
+            self._heartbeat = Heartbeat(
+                store, on_change=self._replicas_changed, uniform=random.random, alarms=self._alarms
+            )
+        self._audit = AuditLog(
+            lambda: self._follower.redis_url,
+            alarms=self._alarms,
+            waiting=self._metrics.audit_waiting.set,
+            dropped=self._metrics.audit_dropped.inc,
+            clock=time.monotonic,
+        )
         self._metrics.replicas.set(1)
         self._providers = Providers(state_dir=settings.state_dir, alarms=self._alarms)
         self._hosted = Hosted(metrics=self._metrics, alarms=self._alarms, events=self._events)
@@ -180,6 +191,7 @@ class Gateway:
                 self._heartbeat.start()
             await self._orders.start(self._follower.redis_url)
             self._drills.start(self._follower.redis_url)
+            self._audit.start()
             collect_rarely()
             servers = self._servers(public, admin)
             running = [
@@ -214,6 +226,7 @@ class Gateway:
             await self._accounts.close()
             if self._account_store is not None:
                 await self._account_store.close()
+            await self._audit.close()
             await self._follower.close()
             await self._fleets.close()
             await self._providers.close()
@@ -234,6 +247,7 @@ class Gateway:
             explain=self._dataplane.explain,
             orders=self._orders,
             drills=DrillDesk(self._drills),
+            audit=self._audit,
             admin_token=settings.admin_token,
             workers=self._workers,
             accounts=self._accounts_view,

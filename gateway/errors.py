@@ -4,6 +4,7 @@ FailsoftError
 ├── PolicyError                 policies that do not hold together; carries diagnostics
 ├── StoreError                  the policy store
 │   ├── StoreUnreachable        Redis is away, refuses us, or is too slow
+│   │   └── StoreReadOnly       it answers and takes no writes: a replica, a full disk, out of memory
 │   ├── StoreCorrupt            what lies in the store is not a complete version
 │   ├── StateUnusable           the gateway's own state folder cannot be used
 │   └── VersionConflict         `apply --base V`, and V is not the current version
@@ -77,6 +78,10 @@ class StoreUnreachable(StoreError):
     """Redis is away, refuses us, or is too slow."""
 
     retryable = True
+
+
+class StoreReadOnly(StoreUnreachable):
+    """It answers, and takes no writes: a replica, a disk or a memory that is full, too few replicas of its own."""
 
 
 class StoreCorrupt(StoreError):

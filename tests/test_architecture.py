@@ -45,6 +45,8 @@ ROOMS: dict[str, frozenset[str]] = {
     "backend": frozenset({"gateway.policy"}),
 }
 
+REQUEST_PATH = frozenset({"gateway.dataplane", "gateway.upstream", "gateway.fleet"})
+
 
 def modules() -> Iterator[tuple[str, Path]]:
     for package in PACKAGES:
@@ -97,6 +99,13 @@ def test_imports_go_only_downwards_between_rooms(module: str) -> None:
     for imported in imports(module, MODULES[module]):
         target = room_of(imported)
         assert target == room or target in LEAVES | ROOMS[room], f"{module} ({room}) imports {imported} ({target})"
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if room_of(m) in REQUEST_PATH])
+def test_the_request_path_knows_no_redis(module: str) -> None:
+    text = MODULES[module].read_text()
+    assert not re.search(r"^\s*(?:from|import) redis\b", text, re.M)
+    assert not {"gateway.policy.redis_link", "gateway.policy.store"} & set(imports(module, MODULES[module]))
 
 
 def test_no_module_imports_itself_through_others() -> None:

@@ -29,6 +29,7 @@ SUBCOMMANDS: Final = {
     "restore": ("gateway.cli.restore", "End what degrade began."),
     "drill": ("gateway.cli.drill", "Find out now whether a customer's fallback works."),
     "usage": ("gateway.cli.usage", "What customers have used: requests, tokens, USD, by who answered and why."),
+    "audit": ("gateway.cli.audit", "Who changed what on the gateways, from where and when."),
     "explain": ("gateway.cli.explain", "The plan a running gateway would make for a request now, and why."),
     "simulate-box": ("gateway.cli.simulate_box", "A vLLM box without a GPU."),
 }

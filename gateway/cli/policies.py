@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from gateway.cli.admin_tokens import new_admin_token
 from gateway.cli.exit_codes import FOUND_WRONG, UNREACHABLE
 from gateway.errors import PolicyError, StoreError, StoreUnreachable
 from gateway.policy.compile import compile_policy
@@ -27,6 +28,7 @@ from gateway.policy.validate import read_folder
 from gateway.policy.versions import Head, StoredVersion
 
 app = typer.Typer(help="Check policies, apply them, look back at earlier versions.", no_args_is_help=True)
+app.command("new-admin-token")(new_admin_token)
 
 _Answer = TypeVar("_Answer")
 

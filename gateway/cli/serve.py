@@ -47,7 +47,7 @@ def serve(
     import uvloop
 
     from gateway.app import Gateway, Settings
-    from gateway.policy.redis_link import address_of
+    from gateway.policy.redis_address import address_of
 
     if redis is not None:
         try:

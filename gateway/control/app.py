@@ -13,6 +13,8 @@ from starlette.exceptions import HTTPException
 
 from gateway.control import documents
 from gateway.control.admin import admin_router
+from gateway.control.admin_gate import AdminAccess, AdminGate
+from gateway.control.envelope import envelope
 from gateway.control.ops_page import OpsPage
 from gateway.control.sources import ControlSources
 from gateway.errors import RequestError
@@ -34,6 +36,8 @@ def create_control_app(sources: ControlSources, *, public: bool = True, admin: b
         _add_metrics(app, sources)
         _add_ops_page(app)
         app.include_router(admin_router(sources))
+        access = AdminAccess(sources.admin_token, lambda: sources.policies.current)
+        app.add_middleware(AdminGate, access=access, changed=sources.audit.record, refused=sources.audit.refused)
     return app
 
 
@@ -70,13 +74,13 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
         message = f"{request.method} {request.url.path} is not served here."
     elif error.status_code == 405:
         message = f"{request.url.path} does not take {request.method}."
-    return _envelope(error.status_code, message, headers=error.headers)
+    return envelope(error.status_code, message, headers=error.headers)
 
 
 async def _mistaken(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestError):
         raise error
-    return _envelope(error.status, error.message, param=error.param, code=error.code)
+    return envelope(error.status, error.message, param=error.param, code=error.code)
 
 
 async def _misused(request: Request, error: Exception) -> JSONResponse:
@@ -84,23 +88,9 @@ async def _misused(request: Request, error: Exception) -> JSONResponse:
         raise error
     found = error.errors()[0]
     where = ".".join(str(part) for part in found["loc"][1:])
-    return _envelope(400, f"{where}: {found['msg']}", param=where)
+    return envelope(400, f"{where}: {found['msg']}", param=where)
 
 
 async def _broken(request: Request, error: Exception) -> JSONResponse:
     # Starlette raises the error again behind this answer, so that the server logs it.
-    return _envelope(500, f"An internal error ({type(error).__name__}); the gateway's log says more.")
-
-
-_TYPES = {401: "authentication_error", 403: "permission_error"}
-
-
-def _envelope(
-    status: int, message: str, *, param: str | None = None, code: str | None = None, headers: object = None
-) -> JSONResponse:
-    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    return JSONResponse(
-        {"error": {"message": message, "type": kind, "param": param, "code": code}},
-        status,
-        headers=dict(headers) if isinstance(headers, dict) else None,
-    )
+    return envelope(500, f"An internal error ({type(error).__name__}); the gateway's log says more.")

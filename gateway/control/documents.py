@@ -16,6 +16,7 @@ from gateway.fleet.provider_health import ProviderHealth
 from gateway.observe.metrics import NOT_DEGRADED
 from gateway.orders.order import ALL, Order
 from gateway.policy.compiled import ApiKey, BaseStep, CompiledPolicy, CustomerPolicy, ProviderSpec, ProviderStep, Step
+from gateway.policy.policy_alarms import SUBJECT as POLICIES
 
 READY_AFTER_S = 3.0
 """A box that does not answer its first probe keeps the gateway from being ready no longer than this (design)."""
@@ -38,6 +39,7 @@ def readiness(sources: ControlSources) -> tuple[bool, Document]:
         "policy_version": None if policy is None else policy.version,
         "policy_source": None if policy is None else sources.policies.source,
         "policy_from_snapshot": policy is not None and sources.policies.source == SNAPSHOT,
+        "policy_alarms": [alarm.kind for alarm in sources.alarms.current() if alarm.subject == POLICIES],
     }
 
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.accounts.view import AccountsView
+from gateway.errors import StoreError
 from gateway.fleet.fleet import Fleets
 from gateway.fleet.hosted import Hosted
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import Registry
 from gateway.orders.keeper import OrderKeeper
+from gateway.policy.audit_stream import AuditEntry
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy
 
 SNAPSHOT = "snapshot"
@@ -57,6 +59,19 @@ class Drills(Protocol):
         """Try each of them now (or those that ask ``provider``)."""
 
 
+class Audit(Protocol):
+    """Where uses of the admin API are written down: :class:`gateway.policy.audit_log.AuditLog`."""
+
+    def record(self, entry: AuditEntry) -> None:
+        """Something was changed."""
+
+    def refused(self, entry: AuditEntry) -> None:
+        """Somebody was not let in."""
+
+    async def read(self, *, since_s: float, limit: int) -> tuple[list[AuditEntry], StoreError | None]:
+        """The latest entries since a Unix time, and why they are not all."""
+
+
 @dataclass(frozen=True, slots=True)
 class ControlSources:
     """Everything the control plane shows. ``explain`` is the data plane's, ``workers`` the processes that answer,
@@ -74,6 +89,7 @@ class ControlSources:
     explain: Explain
     orders: OrderKeeper
     drills: Drills
+    audit: Audit
     admin_token: str | None = field(repr=False)
     workers: Callable[[], list[dict[str, Any]]] = list
     accounts: AccountsView | None = None

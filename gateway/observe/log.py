@@ -20,10 +20,10 @@ LogFormat = Literal["human", "json"]
 _SECRETS = re.compile(
     r"(?P<bearer>\bbearer\s+)[^\s\"',\\]+"
     r"|(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/@\"']*:[^\s/@\"']*@"
-    r"|\bsk-[A-Za-z0-9_-]{6,}",
+    r"|\b(?:sk-|fsa_)[A-Za-z0-9_-]{6,}",
     re.IGNORECASE,
 )
-"""A bearer token, the user part of a URL, a key as OpenAI and many others word theirs."""
+"""A bearer token, the user part of a URL, a key as OpenAI and many others word theirs, our own admin tokens."""
 
 _event_log = logging.getLogger("failsoft.events")
 

@@ -299,6 +299,12 @@ class GatewayMetrics:
         )
 
         # Policies and alarms.
+        self.audit_waiting = add(
+            Gauge("failsoft_audit_waiting", "Entries of the audit log that are not in the store yet.")
+        )
+        self.audit_dropped = add(
+            Counter("failsoft_audit_dropped_total", "Entries of the audit log that only the gateway's own log has.")
+        )
         self.policy_version = add(
             Gauge("failsoft_policy_version", "The policy version in force; 0 while there is none.")
         )

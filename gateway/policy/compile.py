@@ -8,6 +8,7 @@ from gateway.errors import PolicyError
 from gateway.policy import models
 from gateway.policy.alias import Alias
 from gateway.policy.compiled import (
+    AdminToken,
     ApiKey,
     BaseStep,
     BoxSpec,
@@ -52,7 +53,7 @@ def compile_policy(
         customers[policy.name] = policy
         rules[policy.name] = found
         for key in customer.keys:
-            digest = bytes.fromhex(key.sha256.removeprefix("sha256:"))
+            digest = _digest(key.sha256)
             keys[digest] = ApiKey(digest, policy, key.name, key.expires)
     return CompiledPolicy(
         version=version,
@@ -64,6 +65,7 @@ def compile_policy(
         keys=keys,
         warnings=tuple(_warnings(rules, customers)),
         not_in_force=tuple(_not_in_force(rules)),
+        admin_tokens={token.digest: token for token in map(_admin_token, policy_set.fleet.admin_tokens)},
     )
 
 
@@ -108,6 +110,14 @@ def _fleet(name: str, fleet: models.Fleet, env: Mapping[str, str] | None) -> Fle
 def _provider(name: str, provider: models.Provider, env: Mapping[str, str] | None) -> ProviderSpec:
     api_key, unavailable = _resolve(provider.api_key, env)
     return ProviderSpec(name, provider.model, provider.api_base, api_key, unavailable, provider.max_concurrency)
+
+
+def _admin_token(token: models.AdminToken) -> AdminToken:
+    return AdminToken(token.name, _digest(token.sha256), token.scope, token.expires)
+
+
+def _digest(sha256: str) -> bytes:
+    return bytes.fromhex(sha256.removeprefix("sha256:"))
 
 
 def _customer(

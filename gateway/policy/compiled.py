@@ -11,7 +11,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from gateway.policy.alias import Alias
 
@@ -155,6 +155,22 @@ class ApiKey:
     expires: dt.date | None = None
 
 
+_Entry = TypeVar("_Entry", ApiKey, "AdminToken")
+
+FROM_ENVIRONMENT = "env"
+"""What the admin token of the gateway's own environment is called."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminToken:
+    """A token of the admin API, known only by its SHA-256. ``expires``: as of an API key."""
+
+    name: str
+    digest: bytes
+    scope: Literal["read", "write"]
+    expires: dt.date | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class CompiledPolicy:
     """One policy version, ready to be asked."""
@@ -170,13 +186,23 @@ class CompiledPolicy:
     warnings: tuple[str, ...] = ()
     not_in_force: tuple[str, ...] = ()
     """Keys that policies use and this release does not act on yet, as ``path: what`` lines."""
+    admin_tokens: Mapping[bytes, AdminToken] = field(default_factory=dict)
 
     def authenticate(self, key: bytes, today: dt.date) -> CustomerPolicy | None:
         """The customer whose key this is, or None. Compares digests in constant time; reads no clock."""
-        digest = hashlib.sha256(key).digest()
-        entry = self.keys.get(digest)
-        if entry is None or not hmac.compare_digest(entry.digest, digest):
-            return None
-        if entry.expires is not None and today > entry.expires:
-            return None
-        return entry.customer
+        entry = _entry(self.keys, key, today)
+        return None if entry is None else entry.customer
+
+    def admin(self, token: bytes, today: dt.date) -> AdminToken | None:
+        """The admin token that this is, or None. Compared as API keys are."""
+        return _entry(self.admin_tokens, token, today)
+
+
+def _entry(known: Mapping[bytes, _Entry], secret: bytes, today: dt.date) -> _Entry | None:
+    digest = hashlib.sha256(secret).digest()
+    entry = known.get(digest)
+    if entry is None or not hmac.compare_digest(entry.digest, digest):
+        return None
+    if entry.expires is not None and today > entry.expires:
+        return None
+    return entry

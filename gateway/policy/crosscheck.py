@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from gateway.policy.compiled import FROM_ENVIRONMENT
 from gateway.policy.diagnostics import Finding, Location, Part, key_path, meant
 from gateway.policy.effective import effective
 from gateway.policy.models import CustomerFile, FleetFile, ProviderStep, Rules, StaticStep, Step
@@ -42,6 +43,7 @@ def crosscheck(
     for index, customer in enumerate(customers):
         yield from _customer(index, customer, fleet, taken, locate)
         yield from _rules(index, customer, defaults, fleet)
+    yield from _admin_tokens(fleet, taken, locate)
     for index, customer in enumerate(customers):
         yield from _aliases(index, customer, taken, locate)
 
@@ -63,6 +65,23 @@ def _fleets(fleet: FleetFile) -> Iterator[Finding]:
                 yield Finding("fleet", (*at, "max_cpu_loras"), message)
             if box.url.rstrip("/").endswith("/v1"):
                 yield Finding("fleet", (*at, "url"), "ends in /v1, which is added to it", "leave /v1 out", "warning")
+
+
+def _admin_tokens(fleet: FleetFile, taken: _Taken, locate: Locate) -> Iterator[Finding]:
+    names: dict[str, Location] = {}
+    digests: dict[str, Location] = {}
+    for i, token in enumerate(fleet.admin_tokens):
+        at: Location = ("admin_tokens", i)
+        if token.name == FROM_ENVIRONMENT:
+            yield Finding(
+                "fleet", (*at, "name"), f"{FROM_ENVIRONMENT} is what the gateway's own FAILSOFT_ADMIN_TOKEN is called"
+            )
+        if (first := names.setdefault(token.name, at)) != at:
+            yield Finding("fleet", (*at, "name"), "this token's name is taken", f"by {key_path(first)}")
+        if (first := digests.setdefault(token.sha256, at)) != at:
+            yield Finding("fleet", (*at, "sha256"), "this token is there twice", f"first at {key_path(first)}")
+        if (customer := taken.digests.get(token.sha256)) is not None:
+            yield Finding("fleet", (*at, "sha256"), "this is a customer's API key", f"at {locate(*customer)}")
 
 
 def _steps(part: Part, at: Location, steps: list[Step] | None, fleet: FleetFile) -> Iterator[Finding]:

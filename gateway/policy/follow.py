@@ -21,7 +21,7 @@ from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.embedded import EmbeddedValkey
 from gateway.policy.folder_watch import Fingerprint, changes, fingerprint
 from gateway.policy.follow_step import FollowStep, follow_step
-from gateway.policy.policy_alarms import AlarmSink, PolicyAlarms
+from gateway.policy.policy_alarms import AlarmSink, PolicyAlarms, writing
 from gateway.policy.snapshot import Memory, Snapshot
 from gateway.policy.state_dir import prepare_state_dir
 from gateway.policy.store import PolicyStore
@@ -65,7 +65,7 @@ class PolicyFollower:
             raise ValueError("give --redis URL or --policies DIR: there is nothing to take policies from")
         self._state_dir = state_dir
         self._env = dict(env)
-        self._alarms = PolicyAlarms(alarms)
+        self._sink, self._alarms = alarms, PolicyAlarms(alarms)
         self._folder = folder
         self._redis_url = redis_url
         self._embedded = EmbeddedValkey(state_dir) if redis_url is None else None
@@ -278,7 +278,8 @@ class PolicyFollower:
         head = await self.store.head()
         floor = self._memory.seen.get(head.store_id, 0) if head is not None else 0
         if head is None or head.digest != policy_set.digest or head.version < floor:
-            await self.store.apply(policy_set, note=f"from {folder}", above=floor)
+            with writing(self._sink):
+                await self.store.apply(policy_set, note=f"from {folder}", above=floor)
         self._folder_read = True
         self._folder_error = None
         self._alarms.folder_valid()

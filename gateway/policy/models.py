@@ -99,6 +99,19 @@ class Provider(Keys):
     """Requests that may be at it at once, of all customers and gateways; then the next step answers."""
 
 
+class AdminToken(Keys):
+    """A token of the admin API, known only by its digest."""
+
+    name: Name
+    """What the audit log calls whoever holds it."""
+    sha256: KeyDigest
+    """64 hex digits. `failsoft policies new-admin-token` makes a token and prints this line."""
+    scope: Literal["read", "write"]
+    """read: look at everything; write: change things too."""
+    expires: dt.date | None = None
+    """The last day on which it is valid, UTC."""
+
+
 class FleetFile(Keys):
     """fleet.yaml"""
 
@@ -106,6 +119,8 @@ class FleetFile(Keys):
     """Each with one base model and one tokenizer."""
     providers: dict[Name, Provider] = Field(default_factory=dict)
     """Hosted APIs that fallback steps name."""
+    admin_tokens: list[AdminToken] = Field(default_factory=list)
+    """Who may use the admin API, besides whoever has the gateway's FAILSOFT_ADMIN_TOKEN."""
 
 
 def _droppable(field: str) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from gateway.errors import PolicyError, StoreError
+from gateway.errors import PolicyError, StoreError, StoreReadOnly
 from gateway.policy.follow_step import FollowStep
 from gateway.policy.versions import Head
 
 log = logging.getLogger(__name__)
 
 STORE_AWAY = "policy_store_away"
+STORE_READ_ONLY = "policy_store_read_only"
 STORE_EMPTY = "policy_store_empty"
 STORE_BEHIND = "policy_store_behind"
 VERSION_REFUSED = "policy_version_refused"
@@ -29,6 +32,18 @@ class AlarmSink(Protocol):
 
     def off(self, kind: str, subject: str) -> None:
         """It does not, or no longer."""
+
+
+@contextmanager
+def writing(alarms: AlarmSink) -> Iterator[None]:
+    """Round a write to the store: whether it takes any is an alarm. What else goes wrong says nothing about that."""
+    try:
+        yield
+    except StoreReadOnly as error:
+        message = f"{error}; policies are followed as far as they can be read, and gateways do not hear of each other"
+        alarms.on(STORE_READ_ONLY, SUBJECT, message)
+        raise
+    alarms.off(STORE_READ_ONLY, SUBJECT)
 
 
 class PolicyAlarms:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from gateway.errors import StoreError
+from gateway.policy.policy_alarms import AlarmSink, writing
 from gateway.policy.store import PolicyStore
 from gateway.tasks import TaskSet
 
@@ -33,17 +34,23 @@ RECONNECT_WAIT_MAX_S = 1.0
 class Heartbeat:
     """``on_change`` hears how many gateways live and which of them this one is, from 0, whenever that has changed.
 
-    ``uniform`` gives numbers from 0 to 1.
+    ``uniform`` gives numbers from 0 to 1. ``alarms`` hear when the store takes no writes.
     """
 
     def __init__(
-        self, store: PolicyStore, *, on_change: Callable[[int, int], None], uniform: Callable[[], float]
+        self,
+        store: PolicyStore,
+        *,
+        on_change: Callable[[int, int], None],
+        uniform: Callable[[], float],
+        alarms: AlarmSink,
     ) -> None:
         self.id = uuid.uuid4().hex
         """Which gateway this is, as long as it lives."""
         self._store = store
         self._on_change = on_change
         self._uniform = uniform
+        self._alarms = alarms
         self._tasks = TaskSet()
         self._known: tuple[int, int] | None = None
 
@@ -72,7 +79,8 @@ class Heartbeat:
             await asyncio.sleep(BEAT_S * (1 + JITTER * (2 * self._uniform() - 1)))
 
     async def _once(self) -> None:
-        alive = await self._store.beat(self.id, TTL_S)
+        with writing(self._alarms):
+            alive = await self._store.beat(self.id, TTL_S)
         found = len(alive), alive.index(self.id)
         if found != self._known:
             self._known = found

@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncGenerator, Mapping
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 from redis.exceptions import WatchError
 
 from gateway.clock import wall_s
 from gateway.errors import StoreCorrupt, VersionConflict
+from gateway.policy.audit_stream import AUDIT_KEY, KEPT, AuditEntry, fields
 from gateway.policy.policy_set import PolicySet
 from gateway.policy.redis_link import ANSWER_TIMEOUT_S, CONTENT_TIMEOUT_S, PREFIX, RedisLink
 from gateway.policy.versions import Head, StoredVersion
@@ -145,6 +146,14 @@ class PolicyStore:
                     HEAD_KEY,
                     mapping={"store_id": after.store_id, "version": after.version, "digest": after.digest},
                 )
+                entry = AuditEntry(
+                    at=wall_s(),
+                    who=author,
+                    what=f"policies: version {after.version}",
+                    outcome="done",
+                    parameters=msgspec.json.encode({"note": note, "digest": after.digest}).decode(),
+                )
+                pipe.xadd(AUDIT_KEY, cast("Any", fields(entry)), maxlen=KEPT, approximate=True)
                 pipe.publish(CHANGES, str(after.version))
                 try:
                     await pipe.execute()

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 MOST_BODY_BYTES = 1 << 20
 """Of a request to the control plane, which takes hardly any."""
 
-_SCOPE = ("method", "path", "query_string", "http_version", "scheme", "root_path")
+_SCOPE = ("client", "method", "path", "query_string", "http_version", "scheme", "root_path")
 
 _AWAY = b'{"error":{"message":"The gateway is ending.","type":"server_error","param":null,"code":null}}'
 _TOO_LARGE = b'{"error":{"message":"The body is too large.","type":"invalid_request_error","param":null,"code":null}}'
@@ -96,7 +96,7 @@ class ControlDesk:
             "raw_path": asked.scope["path"].encode(),
             "headers": asked.headers,
             "server": None,
-            "client": None,
+            "client": tuple(asked.scope.get("client") or ()) or None,
         }
         unread = [{"type": "http.request", "body": asked.body, "more_body": False}]
 

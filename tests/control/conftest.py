@@ -22,12 +22,14 @@ from gateway.drills.desk import DrillDesk
 from gateway.drills.drill import Outcome
 from gateway.drills.keeper import DrillKeeper
 from gateway.drills.target import Target
+from gateway.errors import StoreError
 from gateway.fleet.fleet import Fleets
 from gateway.fleet.hosted import Hosted
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics, Registry
 from gateway.orders.keeper import OrderKeeper
+from gateway.policy.audit_stream import AuditEntry
 from gateway.policy.compiled import (
     ApiKey,
     BaseStep,
@@ -42,6 +44,24 @@ from gateway.tasks import TaskSet
 from tests.fleet.policies import compiled
 
 TOKEN = "an-admin-token"
+
+
+class RecordedAudit:
+    """Remembers what it is told; ``away`` is why the store cannot be asked."""
+
+    def __init__(self) -> None:
+        self.changes: list[AuditEntry] = []
+        self.refusals: list[AuditEntry] = []
+        self.away: StoreError | None = None
+
+    def record(self, entry: AuditEntry) -> None:
+        self.changes.append(entry)
+
+    def refused(self, entry: AuditEntry) -> None:
+        self.refusals.append(entry)
+
+    async def read(self, *, since_s: float, limit: int) -> tuple[list[AuditEntry], StoreError | None]:
+        return [entry for entry in self.changes if entry.at >= since_s][-limit:], self.away
 
 
 @dataclass(repr=False)
@@ -59,6 +79,7 @@ class House:
 
     def __post_init__(self) -> None:
         self.metrics = GatewayMetrics(self.registry)
+        self.audit = RecordedAudit()
         self.events = Events(50)
         self.alarms = Alarms(self.metrics, self.events)
         self.fleets = Fleets(
@@ -97,6 +118,7 @@ class House:
             explain=self.explain,
             orders=self.orders,
             drills=DrillDesk(self.drills),
+            audit=self.audit,
             admin_token=self.admin_token,
             clock=lambda: self.now,
             started_at=100.0,

@@ -55,6 +55,10 @@ class GatewayProcess:
         """``/admin/status``."""
         return dict(self._client().get("/admin/status").raise_for_status().json())
 
+    def readiness(self) -> dict[str, Any]:
+        """``/readyz``, whatever its status."""
+        return dict(self._client().get("/readyz").json())
+
     def box(self, name: str) -> dict[str, Any]:
         """One box of ``/admin/status``."""
         return next(box for box in self.status()["boxes"] if box["name"] == name)

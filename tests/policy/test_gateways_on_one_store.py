@@ -11,6 +11,7 @@ from gateway.policy import replicas
 from gateway.policy.embedded import EmbeddedValkey
 from gateway.policy.replicas import Heartbeat
 from gateway.policy.store import PolicyStore
+from tests.policy.scenery import RecordedAlarms
 from tests.support.eventually import eventually
 
 Seen = list[tuple[int, int]]
@@ -22,11 +23,15 @@ class Gateways:
     def __init__(self, url: str) -> None:
         self._url = url
         self.beating: list[Heartbeat] = []
+        self.alarms = RecordedAlarms()
 
     def start(self) -> tuple[Heartbeat, Seen]:
         seen: Seen = []
         heartbeat = Heartbeat(
-            PolicyStore(self._url), on_change=lambda alive, rank: seen.append((alive, rank)), uniform=lambda: 0.5
+            PolicyStore(self._url),
+            on_change=lambda alive, rank: seen.append((alive, rank)),
+            uniform=lambda: 0.5,
+            alarms=self.alarms,
         )
         heartbeat.start()
         self.beating.append(heartbeat)
