@@ -32,7 +32,9 @@ from gateway.observe.metrics import GatewayMetrics, Registry
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.follow import PolicyFollower
 from gateway.policy.replicas import Heartbeat
+from gateway.policy.standing import Standing
 from gateway.policy.store import PolicyStore
+from gateway.policy.versions import Head
 from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
 from gateway.workers.crew import Crew
@@ -95,6 +97,7 @@ class Gateway:
                 alarms=self._alarms,
                 events=self._events,
             )
+            self._crew.on_in_force = self._told_of_policy
             new_box = partial(WatcherBox, listener=self._crew.table)
         else:
             self._metrics.workers.set(1)
@@ -102,7 +105,12 @@ class Gateway:
         self._heartbeat: Heartbeat | None = None
         if settings.redis_url is not None:
             store = PolicyStore(settings.redis_url)
-            self._heartbeat = Heartbeat(store, on_change=self._replicas_changed, uniform=random.random)
+            self._heartbeat = Heartbeat(
+                store, on_change=self._replicas_changed, uniform=random.random, standing=self._standing
+            )
+            self._follower.on_refusal = self._heartbeat.tell
+        self._name = socket.gethostname()
+        self._followed: Head | None = None
         self._metrics.replicas.set(1)
         self._providers = Providers(state_dir=settings.state_dir, alarms=self._alarms)
         self._hosted = Hosted(metrics=self._metrics, alarms=self._alarms, events=self._events)
@@ -137,6 +145,7 @@ class Gateway:
         try:
             public.append(_listen(settings.host, settings.port))
             address = _address(public[0])
+            self._name = f"{socket.gethostname()}:{public[0].getsockname()[1]}"
             if settings.admin_port is not None:
                 admin.append(_listen(settings.host, settings.admin_port))
             if self._crew is not None:
@@ -194,6 +203,7 @@ class Gateway:
             explain=self._dataplane.explain,
             admin_token=settings.admin_token,
             workers=self._workers,
+            gateways=lambda: self._heartbeat.alive if self._heartbeat is not None else (),
         )
         apps: list[Any] = [create_control_app(sources, admin=settings.admin_port is None)]
         if settings.admin_port is not None:
@@ -209,7 +219,9 @@ class Gateway:
         if self._crew is not None:
             return self._crew.members()
         in_flight = self._dataplane.in_flight
-        return [{"worker": 0, "pid": os.getpid(), "alive": True, "ready": True, "in_flight": in_flight}]
+        version = 0 if self._follower.current is None else self._follower.current.version
+        one = {"worker": 0, "pid": os.getpid(), "alive": True, "ready": True}
+        return [{**one, "in_flight": in_flight, "policy_version": version}]
 
     async def _drain(
         self, servers: list[QuietServer], running: list[asyncio.Task[Any]], public: list[socket.socket]
@@ -230,6 +242,21 @@ class Gateway:
             await asyncio.wait(running)
         timer.cancel()
 
+    def _standing(self) -> Standing:
+        """What other people's tools are told of this gateway. A version counts once every worker decides by it."""
+        return Standing(name=self._name, pid=os.getpid(), in_force=self._followed, refused=self._follower.refusal)
+
+    def _told_of_policy(self) -> None:
+        version = self._follower.version
+        if version is None:
+            return
+        deciding = [worker["policy_version"] for worker in self._workers() if worker["ready"]]
+        if any(one != version.head.version for one in deciding):
+            return
+        self._followed = version.head
+        if self._heartbeat is not None:
+            self._heartbeat.tell()
+
     def _replicas_changed(self, alive: int, rank: int) -> None:
         if alive != self._fleets.replicas.alive:
             log.info("%d gateways live on this store: this one counts on its share of the boxes' LoRA slots", alive)
@@ -245,6 +272,7 @@ class Gateway:
         self._hosted.follow(policy)
         if self._crew is not None and self._follower.version is not None:
             self._crew.follow(self._follower.version, self._fleets, self._hosted, self._providers)
+        self._told_of_policy()
         self._metrics.policy_version.set(policy.version)
         self._metrics.policy_applied_timestamp_seconds.set(policy.created_s)
         self._events.add(

@@ -14,6 +14,8 @@ from gateway.fleet.hosted import Hosted
 from gateway.fleet.provider_health import ProviderHealth
 from gateway.observe.metrics import NOT_DEGRADED
 from gateway.policy.compiled import ApiKey, BaseStep, CompiledPolicy, CustomerPolicy, ProviderSpec, ProviderStep, Step
+from gateway.policy.standing import Replica
+from gateway.policy.versions import Head
 
 READY_AFTER_S = 3.0
 """A box that does not answer its first probe keeps the gateway from being ready no longer than this (design)."""
@@ -54,9 +56,27 @@ def status(sources: ControlSources) -> Document:
         "alarms": [alarm.as_json() for alarm in sources.alarms.current()],
         "requests": _requests(sources),
         "workers": sources.workers(),
-        "replicas": {"alive": sources.fleets.replicas.alive, "rank": sources.fleets.replicas.rank},
+        "replicas": _replicas(sources),
         "newest_event": sources.events.newest,
     }
+
+
+def _replicas(sources: ControlSources) -> Document:
+    """How many gateways share the boxes, and by which policy version each decides."""
+    gateways = [
+        {
+            "name": replica.name,
+            "policy_version": None if (head := _in_force(replica)) is None else head.version,
+            "silent_s": round(replica.silent_s, 1),
+        }
+        for replica in sources.gateways()
+    ]
+    replicas = sources.fleets.replicas
+    return {"alive": replicas.alive, "rank": replicas.rank, "gateways": gateways}
+
+
+def _in_force(replica: Replica) -> Head | None:
+    return None if replica.standing is None else replica.standing.in_force
 
 
 def customers(policy: CompiledPolicy | None) -> Document:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import Registry
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy
+from gateway.policy.standing import Replica
 
 SNAPSHOT = "snapshot"
 """The policy source of a gateway that could not reach its store and serves on with what it last knew."""
@@ -39,7 +40,8 @@ class Explain(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ControlSources:
-    """Everything the control plane shows. ``explain`` is the data plane's, ``workers`` the processes that answer.
+    """Everything the control plane shows. ``explain`` is the data plane's, ``workers`` the processes that answer,
+    ``gateways`` all that live on the same store.
 
     ``clock`` is monotonic and the one of the breakers, in seconds.
     """
@@ -53,6 +55,7 @@ class ControlSources:
     explain: Explain
     admin_token: str | None = field(repr=False)
     workers: Callable[[], list[dict[str, Any]]] = list
+    gateways: Callable[[], Sequence[Replica]] = tuple
     clock: Callable[[], float] = time.monotonic
     started_at: float = field(default_factory=time.monotonic)
 

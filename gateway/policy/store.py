@@ -10,6 +10,8 @@ Keys, all under one hash tag, so that a Redis Cluster keeps them in one slot and
 ``{failsoft}:replicas``
     sorted set: the gateways that live, each with when it last said so, in milliseconds of the server's clock; the key
     is gone some seconds after the last of them
+``{failsoft}:replica:ID``
+    JSON: what that gateway says of itself (:mod:`gateway.policy.standing`); gone as soon as it is missed
 ``{failsoft}:changes``
     channel: the number of each new version
 
@@ -19,7 +21,7 @@ A version is written, made current and announced in one transaction that fails i
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import cast
 
 import msgspec
@@ -29,6 +31,7 @@ from gateway.clock import wall_s
 from gateway.errors import StoreCorrupt, VersionConflict
 from gateway.policy.policy_set import PolicySet
 from gateway.policy.redis_link import ANSWER_TIMEOUT_S, CONTENT_TIMEOUT_S, PREFIX, RedisLink
+from gateway.policy.standing import Replica, Standing, decode_standing, encode_standing
 from gateway.policy.versions import Head, StoredVersion
 
 HEAD_KEY = PREFIX + "head"
@@ -37,6 +40,8 @@ REPLICAS_KEY = PREFIX + "replicas"
 
 POLL_S = 1.0
 """How often a gateway looks by itself, should a message be lost."""
+REPLICA_TTL_S = 5.0
+"""After so long without a sign of life a gateway counts as gone."""
 WRITE_ATTEMPTS = 10
 """Of an ``apply`` without ``base``, when others apply at the same moment."""
 
@@ -44,6 +49,11 @@ WRITE_ATTEMPTS = 10
 def version_key(version: int) -> str:
     """Where a version lies."""
     return f"{PREFIX}version:{version}"
+
+
+def replica_key(replica: str) -> str:
+    """Where a gateway says how it stands."""
+    return f"{PREFIX}replica:{replica}"
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,27 +173,47 @@ class PolicyStore:
                 async with self._mapped(poll_s + ANSWER_TIMEOUT_S):
                     await changes.get_message(ignore_subscribe_messages=True, timeout=poll_s)
 
-    async def beat(self, replica: str, ttl_s: float) -> tuple[str, ...]:
+    async def beat(self, replica: str, ttl_s: float, standing: Standing) -> tuple[Replica, ...]:
         """Say that gateway ``replica`` lives: it and all others that said so in the last ``ttl_s``, in order.
 
         Times are those of the server, as no two gateways' clocks agree. Raises StoreUnreachable, StoreCorrupt.
         """
         ttl_ms = int(ttl_s * 1000)
         async with self._mapped():
-            seconds, microseconds = await self._redis.time()
-            now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+            now_ms = await self._now_ms()
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.zadd(REPLICAS_KEY, {replica: now_ms})
                 pipe.zremrangebyscore(REPLICAS_KEY, "-inf", now_ms - ttl_ms)
                 pipe.pexpire(REPLICAS_KEY, ttl_ms)
-                pipe.zrange(REPLICAS_KEY, 0, -1)
+                pipe.set(replica_key(replica), encode_standing(standing), px=ttl_ms)
+                pipe.zrange(REPLICAS_KEY, 0, -1, withscores=True)
                 *_, alive = await pipe.execute()
-        return tuple(sorted(name.decode() for name in alive))
+            return await self._standings(alive, now_ms)
+
+    async def replicas(self, ttl_s: float = REPLICA_TTL_S) -> tuple[Replica, ...]:
+        """All gateways that said in the last ``ttl_s`` that they live. Raises StoreUnreachable, StoreCorrupt."""
+        async with self._mapped():
+            now_ms = await self._now_ms()
+            since_ms = now_ms - int(ttl_s * 1000)
+            found = await self._redis.zrangebyscore(REPLICAS_KEY, since_ms, "+inf", withscores=True)
+            return await self._standings(cast("list[tuple[bytes, float]]", found), now_ms)
 
     async def leave(self, replica: str) -> None:
         """Gateway ``replica`` ends in order. Raises StoreUnreachable, StoreCorrupt."""
-        async with self._mapped():
-            await self._redis.zrem(REPLICAS_KEY, replica)
+        async with self._mapped(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.zrem(REPLICAS_KEY, replica)
+            pipe.delete(replica_key(replica))
+            await pipe.execute()
+
+    async def _now_ms(self) -> int:
+        seconds, microseconds = await self._redis.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    async def _standings(self, alive: Sequence[tuple[bytes, float]], now_ms: int) -> tuple[Replica, ...]:
+        said = {name.decode(): max(0.0, (now_ms - at_ms) / 1000) for name, at_ms in alive}
+        ids = sorted(said)
+        raw = cast("list[bytes | None]", await self._redis.mget([replica_key(one) for one in ids])) if ids else []
+        return tuple(Replica(one, said[one], decode_standing(about)) for one, about in zip(ids, raw, strict=True))
 
 
 def _refuse_conflict(before: Head | None, *, base: int | None, only_if_never_filled: bool) -> None:

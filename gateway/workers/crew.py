@@ -86,6 +86,7 @@ class Crew:
         self._changed = asyncio.Event()
         self._ending = False
         self._away: list[int] = []
+        self.on_in_force: Callable[[], None] = lambda: None
         self._answers: dict[object, tuple[object, ...]] = {}
         metrics.before_render(lambda: metrics.workers.set(sum(member.ready for member in self._members)))
 
@@ -134,6 +135,7 @@ class Crew:
                 "alive": member.pid is not None,
                 "ready": member.ready,
                 "in_flight": member.in_flight,
+                "policy_version": member.in_force,
             }
             for member in self._members
         ]
@@ -243,6 +245,8 @@ class Crew:
     def _take(self, member: Member, told: Any) -> None:
         match told:
             case InForce():
+                member.in_force = told.version
+                self.on_in_force()
                 self.table.tell_all()
                 # Before its first connection it knows what all others know.
                 self._flush()
