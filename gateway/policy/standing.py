@@ -1,4 +1,4 @@
-"""What each gateway on a store says of itself with its sign of life: which version it has in force, or why it has not."""
+"""What each gateway on a store says of itself with its sign of life: the version in force, or why there is another."""
 
 from __future__ import annotations
 
