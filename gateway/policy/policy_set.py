@@ -35,13 +35,19 @@ class _Document(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class PolicySet:
-    """Validated policies. ``sources``: the files' texts by their path in the folder; empty when read from a store."""
+    """Validated policies. ``sources``: the files' texts by their path in the folder; empty when read from a store.
+
+    ``checked``: they are known to hold together, and need no second look. ``documents``: what was made of customers
+    already, by name.
+    """
 
     fleet: FleetFile
     defaults: Rules
     customers: tuple[CustomerFile, ...]
     sources: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[Diagnostic, ...] = ()
+    checked: bool = field(default=False, compare=False)
+    documents: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def document(self) -> bytes:
@@ -52,7 +58,9 @@ class PolicySet:
                 "format": FORMAT,
                 "fleet": _dump(self.fleet),
                 "defaults": _dump(self.defaults),
-                "customers": [_dump(customer) for customer in customers],
+                "customers": [
+                    msgspec.Raw(self.documents.get(customer.customer) or dumped(customer)) for customer in customers
+                ],
             }
         )
 
@@ -63,7 +71,12 @@ class PolicySet:
 
 
 def _dump(model: Keys) -> msgspec.Raw:
-    return msgspec.Raw(model.model_dump_json(exclude_unset=True).encode())
+    return msgspec.Raw(dumped(model))
+
+
+def dumped(model: Keys) -> bytes:
+    """A part of the document."""
+    return model.model_dump_json(exclude_unset=True).encode()
 
 
 def policy_set_from_document(document: bytes) -> PolicySet:

@@ -6,7 +6,7 @@ A folder holds ``fleet.yaml``, ``defaults.yaml`` (may be left out) and ``custome
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -20,11 +20,14 @@ from gateway.policy.model_errors import findings
 from gateway.policy.models import CustomerFile, DefaultsFile, FleetFile, Keys
 from gateway.policy.policy_set import PolicySet
 from gateway.policy.quick_source import read_quickly
+from gateway.policy.read_ahead import Ahead
 from gateway.policy.source import MAX_BYTES, Document, Node, Problem, SourceError, decode, read_yaml
 
 FLEET = "fleet.yaml"
 DEFAULTS = "defaults.yaml"
 CUSTOMERS = "customers"
+
+ReadAhead = Callable[[Sequence[Path]], Mapping[Path, Ahead]]
 
 _Model = TypeVar("_Model", bound=Keys)
 
@@ -36,7 +39,11 @@ class _File:
         self.path = path
         self.relative = relative
         self.text = text
-        self.values: object = read_quickly(text)
+        self.values: object = None
+
+    def read(self) -> None:
+        """Have its values. Raises SourceError where it has no usable shape."""
+        self.values = read_quickly(self.text)
         if self.values is None:
             root = self.document.root
             self.values = root.plain() if root is not None else None
@@ -74,14 +81,18 @@ def _names(folder: Path) -> list[str]:
         return [entry.name for entry in entries]
 
 
-def read_folder(folder: Path) -> PolicySet:
-    """The policies in ``folder``. Raises PolicyError, which carries every diagnostic and not only the first."""
-    return _Folder(folder).read()
+def read_folder(folder: Path, *, ahead: ReadAhead = lambda paths: {}) -> PolicySet:
+    """The policies in ``folder``. Raises PolicyError, which carries every diagnostic and not only the first.
+
+    ``ahead``: may read customers' files beforehand (:func:`gateway.policy.read_ahead.read_ahead`).
+    """
+    return _Folder(folder, ahead).read()
 
 
 class _Folder:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ahead: ReadAhead) -> None:
         self._folder = folder
+        self._read_ahead = ahead
         self._diagnostics: list[Diagnostic] = []
         self._files: dict[Part, _File] = {}
 
@@ -96,18 +107,27 @@ class _Folder:
         fleet: FleetFile | None = None
         defaults = DefaultsFile()
         customers: list[CustomerFile] = []
+        ahead = self._read_ahead([path for path in present if path.parent != self._folder])
+        documents: dict[str, bytes] = {}
         for path in present:
-            own = path.name in (FLEET, DEFAULTS) and path.parent == self._folder
-            file = self._open(path, path.name if own else f"{CUSTOMERS}/{path.name}")
-            if file is None:
+            if (known := ahead.get(path)) is not None:
+                file = self._files[len(customers)] = _File(path, f"{CUSTOMERS}/{path.name}", known.text)
+                customer = CustomerFile.model_validate_json(known.document)
+                documents[customer.customer] = known.document
+                self._named_after(file, customer)
+                customers.append(customer)
                 continue
+            own = path.name in (FLEET, DEFAULTS) and path.parent == self._folder
+            if (opened := self._open(path, path.name if own else f"{CUSTOMERS}/{path.name}")) is None:
+                continue
+            file = opened
             if file.relative == FLEET:
                 fleet = self._load(file, FleetFile, "fleet")
             elif file.relative == DEFAULTS:
                 defaults = self._load(file, DefaultsFile, "defaults") or defaults
-            elif (customer := self._load(file, CustomerFile, len(customers))) is not None:
-                self._named_after(file, customer)
-                customers.append(customer)
+            elif (loaded := self._load(file, CustomerFile, len(customers))) is not None:
+                self._named_after(file, loaded)
+                customers.append(loaded)
         if fleet is not None:
             found = crosscheck(fleet, defaults.defaults, tuple(customers), self._locate)
             self._diagnostics += [self._place(finding) for finding in found]
@@ -115,7 +135,9 @@ class _Folder:
         if fleet is None or any(d.severity == "error" for d in self._diagnostics):
             raise PolicyError(tuple(self._diagnostics))
         sources = {file.relative: file.text for file in self._files.values()}
-        return PolicySet(fleet, defaults.defaults, tuple(customers), sources, tuple(self._diagnostics))
+        everybody = tuple(customers)
+        warnings = tuple(self._diagnostics)
+        return PolicySet(fleet, defaults.defaults, everybody, sources, warnings, checked=True, documents=documents)
 
     def _report(self, path: Path, message: str, hint: str = "", severity: Severity = "error") -> None:
         self._diagnostics.append(Diagnostic(str(path), 0, 0, "", message, hint, severity))
@@ -152,6 +174,7 @@ class _Folder:
             with path.open("rb") as opened:
                 raw = opened.read(MAX_BYTES + 1)
             file = _File(path, relative, decode(raw))
+            file.read()
         except OSError as error:
             self._report(path, f"cannot be read: {error.strerror or error}")
             return None
