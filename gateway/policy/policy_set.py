@@ -35,19 +35,22 @@ class _Document(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class PolicySet:
-    """Validated policies. ``sources``: the files' texts by their path in the folder; empty when read from a store.
-
-    ``checked``: they are known to hold together, and need no second look. ``documents``: what was made of customers
-    already, by name.
-    """
+    """Validated policies. ``sources``: the files' texts by their path in the folder; empty when read from a store."""
 
     fleet: FleetFile
     defaults: Rules
     customers: tuple[CustomerFile, ...]
     sources: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[Diagnostic, ...] = ()
-    checked: bool = field(default=False, compare=False)
-    documents: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+    checked: bool = field(default=False, init=False, compare=False)
+    """They were found to hold together, and need no second look. A changed copy does."""
+    _documents: Mapping[str, bytes] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def found_good(self, documents: Mapping[str, bytes]) -> PolicySet:
+        """Itself, ``checked``. ``documents``: what was made of customers already, by name."""
+        object.__setattr__(self, "checked", True)
+        object.__setattr__(self, "_documents", documents)
+        return self
 
     @cached_property
     def document(self) -> bytes:
@@ -59,7 +62,7 @@ class PolicySet:
                 "fleet": _dump(self.fleet),
                 "defaults": _dump(self.defaults),
                 "customers": [
-                    msgspec.Raw(self.documents.get(customer.customer) or dumped(customer)) for customer in customers
+                    msgspec.Raw(self._documents.get(customer.customer) or dumped(customer)) for customer in customers
                 ],
             }
         )

@@ -137,7 +137,7 @@ class _Folder:
         sources = {file.relative: file.text for file in self._files.values()}
         everybody = tuple(customers)
         warnings = tuple(self._diagnostics)
-        return PolicySet(fleet, defaults.defaults, everybody, sources, warnings, checked=True, documents=documents)
+        return PolicySet(fleet, defaults.defaults, everybody, sources, warnings).found_good(documents)
 
     def _report(self, path: Path, message: str, hint: str = "", severity: Severity = "error") -> None:
         self._diagnostics.append(Diagnostic(str(path), 0, 0, "", message, hint, severity))
