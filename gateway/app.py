@@ -18,6 +18,7 @@ from gateway.control.app import ControlSources, create_control_app
 from gateway.dataplane.attempt import Asker
 from gateway.dataplane.collector import collect_rarely
 from gateway.dataplane.endpoint import DataPlane
+from gateway.dataplane.interpreter import switch_soon
 from gateway.dataplane.listener import NOTICE_S, QuietServer, quiet_server
 from gateway.dataplane.record import Record
 from gateway.errors import FailsoftError
@@ -155,6 +156,7 @@ class Gateway:
             if self._heartbeat is not None:
                 self._heartbeat.start()
             collect_rarely()
+            switch_soon()
             servers = self._servers(public, admin)
             running = [
                 self._tasks.spawn(server.serve(sockets=[sock]), name=f"listener on {_address(sock)}")

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from gateway.dataplane.attempt import Asker
 from gateway.dataplane.collector import collect_rarely
 from gateway.dataplane.endpoint import DataPlane
+from gateway.dataplane.interpreter import switch_soon
 from gateway.dataplane.listener import QuietServer, quiet_server
 from gateway.dataplane.record import Record
 from gateway.fleet.fleet import Fleets
@@ -171,6 +172,7 @@ class Worker:
 
     async def _serve(self, listeners: Sequence[socket.socket], stopping: asyncio.Task[Any]) -> None:
         collect_rarely()
+        switch_soon()
         server = quiet_server(self._app, drain_s=self._place.drain_s)
         own = listeners[self._place.worker % len(listeners)]
         serving = self._tasks.spawn(server.serve(sockets=[own]), name="listener")
