@@ -151,8 +151,8 @@ def _hosted(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
         if key == "allowed":
             yield f"may {'now' if now else 'no longer'} reach hosted providers"
         elif key == "usd_per_day":
-            amount = "any amount" if now is None else f"{shown(now)} USD"
-            yield f"may spend {amount} a day at hosted providers (before: {shown(was, 'any amount')})"
+            amount, before = ("any amount" if value is None else f"{shown(value)} USD" for value in (now, was))
+            yield f"may spend {amount} a day at hosted providers (before: {before})"
         else:
             yield changed(f"hosted.{key}", was, now)
 
