@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 from hypothesis import example, given
@@ -13,7 +15,7 @@ from gateway.policy.quick_source import read_quickly
 from gateway.policy.read_ahead import read_ahead
 from gateway.policy.source import SourceError, read_yaml
 from gateway.policy.validate import policy_files, read_folder
-from tests.policy.scenery import Folder
+from tests.policy.scenery import FLEET, Folder
 
 SCALARS = st.sampled_from(
     ["a", "yes", "No", "null", "~", "", "010", "1:30", "1e5", "12", "-3", "1.5", ".inf", "2027-01-01", "2027-02-31",
@@ -54,8 +56,9 @@ def test_what_has_to_be_pointed_at_is_left_to_the_careful_reader(text: str) -> N
 
 
 def test_files_read_on_all_cores_give_the_same_policies_and_the_same_complaints(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(reading, "WORTH_IT", 2)
     monkeypatch.setattr(reading.os, "cpu_count", lambda: 2)
     for number in range(20):
@@ -76,6 +79,38 @@ def test_files_read_on_all_cores_give_the_same_policies_and_the_same_complaints(
         read_folder(folder.path)
     assert quick.value.diagnostics == careful.value.diagnostics
     assert len(quick.value.diagnostics) == 3
+
+
+def test_a_text_that_was_read_before_is_not_read_again_and_a_changed_one_is(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(reading, "WORTH_IT", 2)
+    folder.customer("globex")
+    first = read_folder(folder.path, ahead=read_ahead)
+
+    def fail(text: str) -> None:
+        raise AssertionError(f"read again: {text}")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(reading, "read_quickly", fail)
+        assert read_folder(folder.path, ahead=read_ahead) == first
+    folder.customer("globex", "priority: low\n")
+    changed = read_folder(folder.path, ahead=read_ahead)
+    assert changed == read_folder(folder.path)
+    assert changed != first
+
+    # Whatever has become of the cache, it costs time at most. The same for files that fit no longer together.
+    (cache,) = (tmp_path / "cache" / "failsoft").iterdir()
+    whole = cache.read_bytes()
+    for damaged in (b"", b"rubbish", whole[:-1], b"0" + whole[1:]):
+        cache.write_bytes(damaged)
+        assert read_folder(folder.path, ahead=read_ahead) == changed
+    folder.write("fleet.yaml", FLEET.partition("providers:")[0])
+    folder.customer("acme", "fallback: [{provider: hosted}]\n")
+    for _ in range(2):
+        with pytest.raises(PolicyError, match="there is no provider hosted"):
+            read_folder(folder.path, ahead=read_ahead)
 
 
 def test_a_few_files_are_not_worth_a_process(folder: Folder) -> None:
