@@ -20,6 +20,7 @@ A version is written, made current and announced in one transaction that fails i
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 import zlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -108,7 +109,8 @@ class PolicyStore:
         if raw_meta is None or document is None:
             raise StoreCorrupt(f"version {version} is not whole: the store at {self.address} has lost a part of it")
         meta = _parse_meta(raw_meta, version)
-        return StoredVersion(meta.head, meta.created, meta.note, meta.author, document).checked()
+        stored = StoredVersion(meta.head, meta.created, meta.note, meta.author, document)
+        return await asyncio.to_thread(stored.checked)  # of megabytes a digest takes milliseconds
 
     async def sources(self, version: int) -> Mapping[str, str]:
         """The texts of the YAML files that a version was made of, by path. Raises StoreCorrupt, StoreUnreachable."""
