@@ -223,6 +223,7 @@ def test_the_history_is_told_newest_first(policies: Any, folder: Folder, url: st
     shown = policies("history", "--redis", url).out.splitlines()
     assert [line.split()[0] for line in shown] == ["version", "3", "2", "1"]
     assert "second [bold]" in shown[2]
+    assert " UTC" in shown[2]
     found = policies("history", "--redis", url, "--limit", "2", "--json").json["versions"]
     assert [(one["version"], one["note"]) for one in found] == [(3, "third"), (2, "second [bold]")]
     assert found[0].keys() == {"store_id", "version", "digest", "created", "note", "author", "customers"}

@@ -17,6 +17,9 @@ from gateway.cli.policies.terms import AsJson, RedisUrl, asking, failure, head_f
 from gateway.policy.store import Meta, PolicyStore
 from gateway.policy.versions import Head, StoredVersion
 
+UNBOUNDED = 10_000
+"""Columns."""
+
 
 def history(
     redis: RedisUrl,
@@ -35,14 +38,18 @@ def history(
     if not found:
         say("the store holds no version yet: failsoft policies apply DIR")
         return
-    table = Table("version", "when", "who", "customers", "digest", "note", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("version", "when", "who", "customers", "digest", "note"):
+        table.add_column(heading, no_wrap=heading != "note")
     for meta in found:
         customers = "–" if meta.customers is None else str(meta.customers)
         row = (str(meta.version), when(meta.created), meta.author or "–", customers, meta.digest[:12], meta.note)
         table.add_row(*(Text(cell) for cell in row))
     # Into a pipe all of it goes: a width is for people at a terminal.
     console = Console(emoji=False, highlight=False)
-    console.print(table, width=None if console.is_terminal else 10_000, crop=console.is_terminal)
+    if not console.is_terminal:
+        console = Console(emoji=False, highlight=False, width=UNBOUNDED)
+    console.print(table)
 
 
 def show(
