@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.errors import PolicyError
+from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.embedded import EmbeddedValkey
 from gateway.policy.follow import PolicyFollower
 from gateway.policy.snapshot import Memory, Snapshot
@@ -272,11 +274,13 @@ async def test_case_37_however_many_apply_at_once_no_gateway_ever_goes_back(
         PolicyFollower(redis_url=valkey.url, state_dir=tmp_path / name, env={}, alarms=alarms) for name in ("a", "b")
     ]
     heard: list[list[tuple[int, str]]] = [[], []]
+
+    def listener(mine: list[tuple[int, str]]) -> Callable[[CompiledPolicy], None]:
+        return lambda compiled: mine.append((compiled.version, compiled.customers["acme"].priority))
+
     for follower, mine in zip(followers, heard, strict=True):
         await follower.start()
-        follower.on_change(
-            lambda compiled, mine=mine: mine.append((compiled.version, compiled.customers["acme"].priority))
-        )  # type: ignore[misc]
+        follower.on_change(listener(mine))
     sets = {}
     for priority in ("high", "low"):
         folder.customer("acme", f"priority: {priority}\n")
@@ -285,7 +289,7 @@ async def test_case_37_however_many_apply_at_once_no_gateway_ever_goes_back(
     async def keep_applying(priority: str) -> list[tuple[int, str]]:
         return [((await store.apply(sets[priority])).version, priority) for _ in range(8)]
 
-    written = dict(sum(await asyncio.gather(*map(keep_applying, sets)), []))
+    written = dict(itertools.chain.from_iterable(await asyncio.gather(*map(keep_applying, sets))))
     assert sorted(written) == list(range(2, 18))
     await eventually(lambda: all(version(follower) == 17 for follower in followers))
     for mine in heard:
