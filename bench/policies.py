@@ -197,7 +197,7 @@ def main() -> None:
     sys.stdout.write(f"{options.customers} customers ({files}), {options.gateways} gateways, {os.cpu_count()} cores\n")
     for what, facts in (("all new", first), ("one changed", second)):
         sys.stdout.write(
-            f"{what}: the command took {facts['command_s']} s ({facts['command_cpu_s']} s of CPU), in force at every gateway "
+            f"{what}: the command took {facts['command_s']} s ({facts['command_cpu_s']} s of CPU), in force everywhere "
             f"{facts['in_force_everywhere_after_s']} s later; answers then {facts['answers_ms_while_it_came']} ms, "
             f"before {facts['answers_ms_before']} ms; gateways have {facts['gateways_mib']} MiB\n"
         )
