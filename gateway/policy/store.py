@@ -119,7 +119,9 @@ class PolicyStore:
         if raw is None:
             raise StoreCorrupt(f"version {version} is not whole: the store at {self.address} has lost a part of it")
         try:
-            return msgspec.json.decode(zlib.decompress(raw), type=dict[str, str])
+            # Earlier releases wrote the JSON as it is.
+            text = raw if raw.startswith(b"{") else zlib.decompress(raw)
+            return msgspec.json.decode(text, type=dict[str, str])
         except (zlib.error, msgspec.DecodeError) as error:
             raise StoreCorrupt(f"version {version} is damaged: {error}") from None
 

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from gateway.cli.policies.annotations import annotation
+from gateway.errors import StoreUnreachable
 from gateway.policy.diagnostics import Diagnostic
 from gateway.policy.embedded import EmbeddedValkey
+from gateway.policy.standing import Replica
+from gateway.policy.store import PolicyStore
 from tests.policy.scenery import Folder
 
 
@@ -251,3 +254,17 @@ def test_a_rollback_is_refused_where_it_cannot_be_right(policies: Any, folder: F
     ran = policies("rollback", "1", "--redis", url, "--base", "1")
     assert ran.status == 1
     assert "based on version 1, and the store is at version 2" in ran.err
+
+
+def test_a_store_that_goes_away_while_gateways_are_waited_for_is_told_with_what_was_written(
+    policies: Any, folder: Folder, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(self: PolicyStore) -> tuple[Replica, ...]:
+        raise StoreUnreachable("the store cannot be reached")
+
+    monkeypatch.setattr(PolicyStore, "replicas", away)
+    ran = policies("apply", folder.path, "--redis", url)
+    assert ran.status == 3
+    assert "version 1 is written; which gateways have it is not known" in ran.err
+    ran = policies("apply", folder.path, "--redis", url, "--json")
+    assert (ran.status, ran.json["version"], ran.json["gateways"]) == (3, 2, None)

@@ -160,7 +160,12 @@ def _wait(
 ) -> None:
     """Tell how far ``head`` has come, at the end of the wait. Raises typer.Exit where not every gateway has it."""
     began = time.monotonic()
-    found = _look(redis, head, timeout_s, shown=not as_json) if look else None
+    try:
+        found = _look(redis, head, timeout_s, shown=not as_json) if look else None
+    except typer.Exit:
+        if as_json:
+            print_json({"ok": False, **head_facts(head), "gateways": None})
+        raise
     took_s = time.monotonic() - began
     if as_json:
         facts: dict[str, Any] = {"ok": found is None or found.complete, **head_facts(head)}
