@@ -232,6 +232,15 @@ def test_the_history_is_told_newest_first(policies: Any, folder: Folder, url: st
     assert found[0].keys() == {"store_id", "version", "digest", "created", "note", "author", "customers"}
 
 
+def test_in_github_actions_the_author_is_whoever_caused_the_run(
+    policies: Any, folder: Folder, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_ACTOR", "octocat")
+    policies("apply", folder.path, "--redis", url)
+    assert policies("history", "--redis", url, "--json").json["versions"][0]["author"] == "octocat"
+
+
 def test_a_rollback_is_a_new_version_with_the_old_content_to_the_letter(
     policies: Any, folder: Folder, url: str
 ) -> None:

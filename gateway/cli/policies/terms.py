@@ -6,6 +6,7 @@ import asyncio
 import gc
 import getpass
 import json
+import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from gateway.cli.exit_codes import FOUND_WRONG, UNREACHABLE
+from gateway.cli.policies.annotations import in_github
 from gateway.errors import PolicyError, StoreError, StoreUnreachable
 from gateway.policy.diagnostics import Diagnostic
 from gateway.policy.policy_set import PolicySet
@@ -84,7 +86,9 @@ def diagnostics_of(error: PolicyError) -> list[Diagnostic]:
 
 
 def author() -> str:
-    """Who runs the command, as far as this machine knows."""
+    """Who runs the command, as far as this machine knows: in GitHub Actions whoever caused the run."""
+    if in_github(os.environ) and (actor := os.environ.get("GITHUB_ACTOR")):
+        return actor
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # no name for this user id, as in some containers
