@@ -9,10 +9,8 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from gateway.accounts.account_store import AccountStore
@@ -23,33 +21,36 @@ from gateway.control.app import ControlSources, create_control_app
 from gateway.dataplane.attempt import Asker
 from gateway.dataplane.collector import collect_rarely
 from gateway.dataplane.endpoint import DataPlane
+from gateway.dataplane.interpreter import switch_soon
 from gateway.dataplane.listener import NOTICE_S, QuietServer, quiet_server
 from gateway.dataplane.record import Record
 from gateway.drills.desk import DrillDesk
 from gateway.drills.drill import Prover
 from gateway.drills.keeper import DrillKeeper
 from gateway.drills.witness import FallbackWitness
-from gateway.errors import FailsoftError
 from gateway.fleet.box import Box
 from gateway.fleet.fleet import Fleets, NewBox
 from gateway.fleet.hosted import Hosted
 from gateway.fleet.slot_share import Replicas
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
-from gateway.observe.log import LogFormat, log_event
+from gateway.observe.log import log_event
 from gateway.observe.metrics import GatewayMetrics, Registry
 from gateway.orders.keeper import OrderKeeper
 from gateway.policy.audit_log import AuditLog
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.follow import PolicyFollower
 from gateway.policy.replicas import Heartbeat
+from gateway.policy.standing import Standing
 from gateway.policy.store import PolicyStore
+from gateway.policy.versions import Head
+from gateway.settings import Settings
 from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
 from gateway.workers.crew import Crew
 from gateway.workers.member import Terms
 from gateway.workers.news import OrdersAre
-from gateway.workers.port import BACKLOG, sockets_at
+from gateway.workers.port import address_of, listen, share
 from gateway.workers.watcher_box import WatcherBox
 
 log = logging.getLogger("failsoft")
@@ -59,28 +60,6 @@ FIRST_EXCHANGE_S = 3.0
 it takes a second to tell (``gateway.accounts.others``)."""
 
 ASGIApp = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What `failsoft serve` was told. ``drain_s``: how long running answers may go on after SIGTERM. ``workers``: the
-    processes that answer clients; with more than one, this one watches over them."""
-
-    policies: Path | None
-    redis_url: str | None
-    state_dir: Path
-    host: str = "127.0.0.1"
-    port: int = 8080
-    admin_port: int | None = None
-    admin_token: str | None = None
-    workers: int = 1
-    drain_s: float = 30.0
-    log_format: LogFormat = "human"
-    env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-
-
-class ListenError(FailsoftError):
-    """An address could not be listened on."""
 
 
 class Gateway:
@@ -111,6 +90,7 @@ class Gateway:
                 alarms=self._alarms,
                 events=self._events,
             )
+            self._crew.on_in_force = self._told_of_policy
             new_box = partial(WatcherBox, listener=self._crew.table)
         else:
             self._metrics.workers.set(1)
@@ -119,8 +99,15 @@ class Gateway:
         if settings.redis_url is not None:
             store = PolicyStore(settings.redis_url)
             self._heartbeat = Heartbeat(
-                store, on_change=self._replicas_changed, uniform=random.random, alarms=self._alarms
+                store,
+                on_change=self._replicas_changed,
+                uniform=random.random,
+                alarms=self._alarms,
+                standing=self._standing,
             )
+            self._follower.on_refusal = self._heartbeat.tell
+        self._name = socket.gethostname()
+        self._followed: Head | None = None
         self._audit = AuditLog(
             lambda: self._follower.redis_url,
             alarms=self._alarms,
@@ -178,12 +165,13 @@ class Gateway:
         public: list[socket.socket] = []
         admin: list[socket.socket] = []
         try:
-            public.append(_listen(settings.host, settings.port))
-            address = _address(public[0])
+            public.append(listen(settings.host, settings.port))
+            address = address_of(public[0])
+            self._name = f"{socket.gethostname()}:{public[0].getsockname()[1]}"
             if settings.admin_port is not None:
-                admin.append(_listen(settings.host, settings.admin_port))
+                admin.append(listen(settings.host, settings.admin_port))
             if self._crew is not None:
-                public = _share(public.pop(), settings.workers)
+                public = share(public.pop(), settings.workers)
             self._follower.on_change(self._took_effect)
             await self._follower.start()
             await self._keep_accounts()
@@ -193,13 +181,14 @@ class Gateway:
             self._drills.start(self._follower.redis_url)
             self._audit.start()
             collect_rarely()
+            switch_soon()
             servers = self._servers(public, admin)
             running = [
-                self._tasks.spawn(server.serve(sockets=[sock]), name=f"listener on {_address(sock)}")
+                self._tasks.spawn(server.serve(sockets=[sock]), name=f"listener on {address_of(sock)}")
                 for server, sock in servers
             ]
             for sock in admin:
-                log.info("the admin API listens on %s", _address(sock))
+                log.info("the admin API listens on %s", address_of(sock))
             stopping = self._tasks.spawn(self._stopping.wait(), name="until told to stop")
             if self._crew is not None:
                 up = self._tasks.spawn(self._crew.ready(), name="until all workers are ready")
@@ -251,6 +240,7 @@ class Gateway:
             admin_token=settings.admin_token,
             workers=self._workers,
             accounts=self._accounts_view,
+            gateways=lambda: self._heartbeat.alive if self._heartbeat is not None else (),
         )
         apps: list[Any] = [create_control_app(sources, admin=settings.admin_port is None)]
         if settings.admin_port is not None:
@@ -278,7 +268,9 @@ class Gateway:
         if self._crew is not None:
             return self._crew.members()
         in_flight = self._dataplane.in_flight
-        return [{"worker": 0, "pid": os.getpid(), "alive": True, "ready": True, "in_flight": in_flight}]
+        version = 0 if self._follower.current is None else self._follower.current.version
+        one = {"worker": 0, "pid": os.getpid(), "alive": True, "ready": True}
+        return [{**one, "in_flight": in_flight, "policy_version": version}]
 
     async def _drain(
         self, servers: list[QuietServer], running: list[asyncio.Task[Any]], public: list[socket.socket]
@@ -298,6 +290,21 @@ class Gateway:
         if running:
             await asyncio.wait(running)
         timer.cancel()
+
+    def _standing(self) -> Standing:
+        """What other people's tools are told of this gateway. A version counts once every worker decides by it."""
+        return Standing(name=self._name, pid=os.getpid(), in_force=self._followed, refused=self._follower.refusal)
+
+    def _told_of_policy(self) -> None:
+        version = self._follower.version
+        if version is None:
+            return
+        deciding = [worker["policy_version"] for worker in self._workers() if worker["ready"]]
+        if any(one != version.head.version for one in deciding):
+            return
+        self._followed = version.head
+        if self._heartbeat is not None:
+            self._heartbeat.tell()
 
     def _replicas_changed(self, alive: int, rank: int) -> None:
         if alive != self._fleets.replicas.alive:
@@ -319,6 +326,7 @@ class Gateway:
         self._caps.follow(policy)
         if self._crew is not None and self._follower.version is not None:
             self._crew.follow(self._follower.version, self._fleets, self._hosted, self._providers)
+        self._told_of_policy()
         self._metrics.policy_version.set(policy.version)
         self._metrics.policy_applied_timestamp_seconds.set(policy.created_s)
         self._events.add(
@@ -337,30 +345,3 @@ def _dispatch(dataplane: DataPlane, control: Any) -> ASGIApp:
         return control(scope, receive, send)  # type: ignore[no-any-return]
 
     return app
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}. Choose another address.") from error
-    sock.listen(BACKLOG)
-    sock.setblocking(False)
-    return sock
-
-
-def _share(first: socket.socket, workers: int) -> list[socket.socket]:
-    host, port = first.getsockname()[:2]
-    try:
-        return sockets_at(first, workers)
-    except OSError as error:
-        raise ListenError(f"cannot listen on {host}:{port} {workers} times: {error.strerror}.") from error
-
-
-def _address(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

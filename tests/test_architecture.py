@@ -29,6 +29,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "gateway.errors": frozenset(),
     "gateway.tasks": frozenset(),
     "gateway.clock": frozenset(),
+    "gateway.settings": OBSERVE,
     "gateway.observe": frozenset(),
     "gateway.policy": OBSERVE,
     "gateway.upstream": POLICY,
@@ -39,9 +40,9 @@ ROOMS: dict[str, frozenset[str]] = {
     "gateway.drills": FLEET | STORED | {"gateway.dataplane"},
     "gateway.workers": FLEET | STORED | {"gateway.dataplane", "gateway.drills"},
     "gateway.control": POLICY | STORED | {"gateway.fleet"},
-    "gateway.app": PARTS,
+    "gateway.app": PARTS | {"gateway.settings"},
     "gateway.demo": PARTS | {"gateway.app", "backend"},
-    "gateway.cli": PARTS | {"gateway.app", "gateway.demo", "backend"},
+    "gateway.cli": PARTS | {"gateway.settings", "gateway.app", "gateway.demo", "backend"},
     "backend": frozenset({"gateway.policy"}),
 }
 

@@ -46,8 +46,9 @@ def serve(
     # Imported here: `failsoft serve --help` and its mistakes need none of it.
     import uvloop
 
-    from gateway.app import Gateway, Settings
+    from gateway.app import Gateway
     from gateway.policy.redis_address import address_of
+    from gateway.settings import Settings
 
     if redis is not None:
         try:

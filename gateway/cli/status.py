@@ -121,7 +121,14 @@ def _replicas(found: dict[str, Any]) -> str:
     shares = ", ".join(
         f"{escape(box['name'])} {box['slots']['of']} of {box['slots']['max_loras']}" for box in found["boxes"]
     )
-    return f"one of {alive} gateways on this store; LoRA slots that it counts on: {shares or '–'}"
+    versions = ", ".join(
+        f"{escape(gateway['name'])} {'–' if (version := gateway['policy_version']) is None else version}"
+        for gateway in found["replicas"]["gateways"]
+    )
+    return (
+        f"one of {alive} gateways on this store; LoRA slots that it counts on: {shares or '–'}\n"
+        f"policy versions: {versions or '–'}"
+    )
 
 
 def _state(box: dict[str, Any]) -> str:

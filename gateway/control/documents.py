@@ -17,6 +17,8 @@ from gateway.observe.metrics import NOT_DEGRADED
 from gateway.orders.order import ALL, Order
 from gateway.policy.compiled import ApiKey, BaseStep, CompiledPolicy, CustomerPolicy, ProviderSpec, ProviderStep, Step
 from gateway.policy.policy_alarms import SUBJECT as POLICIES
+from gateway.policy.standing import Replica
+from gateway.policy.versions import Head
 
 READY_AFTER_S = 3.0
 """A box that does not answer its first probe keeps the gateway from being ready no longer than this (design)."""
@@ -62,7 +64,7 @@ def status(sources: ControlSources) -> Document:
         "aliases": [] if policy is None else splits(policy, sources.registry),
         "limits": None if policy is None or sources.accounts is None else sources.accounts.status(policy),
         "workers": sources.workers(),
-        "replicas": {"alive": sources.fleets.replicas.alive, "rank": sources.fleets.replicas.rank},
+        "replicas": _replicas(sources),
         "newest_event": sources.events.newest,
     }
 
@@ -82,6 +84,24 @@ def order(one: Order, left_s: float) -> Document:
         "until": one.until_ms / 1000,
         "left_s": round(left_s, 1),
     }
+
+
+def _replicas(sources: ControlSources) -> Document:
+    """How many gateways share the boxes, and by which policy version each decides."""
+    gateways = [
+        {
+            "name": replica.name,
+            "policy_version": None if (head := _in_force(replica)) is None else head.version,
+            "silent_s": round(replica.silent_s, 1),
+        }
+        for replica in sources.gateways()
+    ]
+    replicas = sources.fleets.replicas
+    return {"alive": replicas.alive, "rank": replicas.rank, "gateways": gateways}
+
+
+def _in_force(replica: Replica) -> Head | None:
+    return None if replica.standing is None else replica.standing.in_force
 
 
 def customers(policy: CompiledPolicy | None) -> Document:

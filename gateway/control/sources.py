@@ -17,6 +17,7 @@ from gateway.observe.metrics import Registry
 from gateway.orders.keeper import OrderKeeper
 from gateway.policy.audit_stream import AuditEntry
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy
+from gateway.policy.standing import Replica
 
 SNAPSHOT = "snapshot"
 """The policy source of a gateway that could not reach its store and serves on with what it last knew."""
@@ -75,7 +76,7 @@ class Audit(Protocol):
 @dataclass(frozen=True, slots=True)
 class ControlSources:
     """Everything the control plane shows. ``explain`` is the data plane's, ``workers`` the processes that answer,
-    ``accounts`` what customers have used.
+    ``accounts`` what customers have used, ``gateways`` all that live on the same store.
 
     ``clock`` is monotonic and the one of the breakers, in seconds.
     """
@@ -93,6 +94,7 @@ class ControlSources:
     admin_token: str | None = field(repr=False)
     workers: Callable[[], list[dict[str, Any]]] = list
     accounts: AccountsView | None = None
+    gateways: Callable[[], Sequence[Replica]] = tuple
     clock: Callable[[], float] = time.monotonic
     started_at: float = field(default_factory=time.monotonic)
 

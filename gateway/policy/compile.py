@@ -39,7 +39,8 @@ def compile_policy(
     A reference that ``env`` does not have makes its box or provider unavailable, and nothing else. Raises PolicyError
     when the set does not hold together, which a set from :func:`~gateway.policy.validate.read_folder` always does.
     """
-    _refuse_inconsistent(policy_set)
+    if not policy_set.checked:
+        _refuse_inconsistent(policy_set)
     fleets = {name: _fleet(name, fleet, env) for name, fleet in policy_set.fleet.fleets.items()}
     providers = {name: _provider(name, provider, env) for name, provider in policy_set.fleet.providers.items()}
     customers: dict[str, CustomerPolicy] = {}
@@ -70,10 +71,11 @@ def compile_policy(
 
 
 def _refuse_inconsistent(policy_set: PolicySet) -> None:
-    found = crosscheck(policy_set.fleet, policy_set.defaults, policy_set.customers, by_name(policy_set.customers))
+    customers = policy_set.customers
+    found = crosscheck(policy_set.fleet, policy_set.defaults, customers, by_name(customers), warnings=False)
     errors = [
         Diagnostic(
-            policy_set.customers[finding.part].customer if isinstance(finding.part, int) else finding.part,
+            customers[finding.part].customer if isinstance(finding.part, int) else finding.part,
             0,
             0,
             key_path(finding.at),

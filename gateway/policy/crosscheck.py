@@ -34,15 +34,17 @@ class _Taken:
 
 
 def crosscheck(
-    fleet: FleetFile, defaults: Rules, customers: tuple[CustomerFile, ...], locate: Locate
+    fleet: FleetFile, defaults: Rules, customers: tuple[CustomerFile, ...], locate: Locate, *, warnings: bool = True
 ) -> Iterator[Finding]:
-    """Every finding, errors and warnings."""
+    """Every finding; without ``warnings`` some of those are left out, which take as long as all errors."""
     yield from _fleets(fleet)
     yield from _steps("defaults", ("defaults", "fallback"), defaults.fallback, fleet)
     taken = _Taken(base_models=frozenset(one.base_model for one in fleet.fleets.values()))
     for index, customer in enumerate(customers):
         yield from _customer(index, customer, fleet, taken, locate)
-        yield from _rules(index, customer, defaults, fleet)
+        yield from _steps(index, ("fallback",), customer.fallback, fleet)
+        if warnings:
+            yield from _rules(index, customer, defaults, fleet)
     yield from _admin_tokens(fleet, taken, locate)
     for index, customer in enumerate(customers):
         yield from _aliases(index, customer, taken, locate)
@@ -143,7 +145,6 @@ def _aliases(index: int, customer: CustomerFile, taken: _Taken, locate: Locate) 
 
 
 def _rules(index: int, customer: CustomerFile, defaults: Rules, fleet: FleetFile) -> Iterator[Finding]:
-    yield from _steps(index, ("fallback",), customer.fallback, fleet)
     rules = effective(defaults, customer, fleet.providers)
 
     def warn(key: str, message: str, hint: str = "") -> Finding:

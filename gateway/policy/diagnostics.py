@@ -59,9 +59,14 @@ def key_path(location: Location) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was probably meant."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return found[0] if found else None
+    """The known word that was probably meant, whatever its case and whether with - or _."""
+    alike = {_folded(one): one for one in known}
+    found = difflib.get_close_matches(_folded(word), list(alike), n=1, cutoff=0.6)
+    return alike[found[0]] if found else None
+
+
+def _folded(word: str) -> str:
+    return word.lower().replace("-", "_")
 
 
 def meant(word: str, known: Iterable[str], *, noun: str) -> str:

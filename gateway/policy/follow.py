@@ -21,8 +21,9 @@ from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.embedded import EmbeddedValkey
 from gateway.policy.folder_watch import Fingerprint, changes, fingerprint
 from gateway.policy.follow_step import FollowStep, follow_step
-from gateway.policy.policy_alarms import AlarmSink, PolicyAlarms, writing
+from gateway.policy.policy_alarms import AlarmSink, PolicyAlarms, first_line, writing
 from gateway.policy.snapshot import Memory, Snapshot
+from gateway.policy.standing import Refusal
 from gateway.policy.state_dir import prepare_state_dir
 from gateway.policy.store import PolicyStore
 from gateway.policy.validate import read_folder
@@ -84,6 +85,9 @@ class PolicyFollower:
         self.current: CompiledPolicy | None = None
         self.version: StoredVersion | None = None
         """What ``current`` was compiled from."""
+        self.refusal: Refusal | None = None
+        """The store's current version, where it cannot be used."""
+        self.on_refusal: Callable[[], None] = lambda: None
         self._truth: Source = "store" if self._embedded is None else "folder"
         self.source: Source = "none"
         """Where the version in force was last confirmed: ``snapshot`` until the store says that it is current."""
@@ -235,13 +239,15 @@ class PolicyFollower:
         except (StoreCorrupt, PolicyError) as error:
             self._refused = head
             self._alarms.version_refused(head, error)
+            self.refusal = Refusal(head, first_line(error))
+            self.on_refusal()
         else:
             self._put_in_force(version, compiled, self._truth)
             self._memory = self._memory.in_force(version)
         await self._remember()
 
     def _put_in_force(self, version: StoredVersion, compiled: CompiledPolicy, source: Source) -> None:
-        self.current, self.source, self.version = compiled, source, version
+        self.current, self.source, self.version, self.refusal = compiled, source, version, None
         self._in_force = self._alarms.in_force = version.head
         log.info("policies: %s is in force, with %d customers", version.head, len(compiled.customers))
         if self._started:

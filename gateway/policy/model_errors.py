@@ -85,7 +85,18 @@ def _unknown_key(key: str, model: type[BaseModel], where: Location) -> tuple[str
         takers = [name for name, keys in others.items() if key in keys]
         if takers:
             return "unknown key", f"only a {takers[0]} step takes it, and this is a {step} step"
-    return "unknown key", meant(key, known, noun="key to choose from here")
+    elsewhere = None if key in known or nearest(key, known) is not None else _home(key, model)
+    return "unknown key", elsewhere or meant(key, known, noun="key to choose from here")
+
+
+def _home(key: str, model: type[BaseModel]) -> str | None:
+    """Where in the file a key that is in the wrong place belongs."""
+    if key in model.model_fields:
+        return f"{key} belongs at the top of the file"
+    for name in model.model_fields:
+        if key in known_keys(model, (name,)):
+            return f"{key} belongs in {name}: {{{key}: …}}"
+    return None
 
 
 def _literals(context: dict[str, Any]) -> list[str]:

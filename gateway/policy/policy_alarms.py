@@ -78,11 +78,11 @@ class PolicyAlarms:
 
     def version_refused(self, head: Head, error: StoreError | PolicyError) -> None:
         """The current version cannot be used. It is off again with the next step."""
-        self._on(VERSION_REFUSED, f"{head} is refused: {_first(error)}; {self._serving()}", str(error))
+        self._on(VERSION_REFUSED, f"{head} is refused: {first_line(error)}; {self._serving()}", str(error))
 
     def folder_invalid(self, error: PolicyError) -> None:
         """The folder does not hold together."""
-        self._on(FOLDER_INVALID, f"{_first(error)}; {self._serving()}", str(error))
+        self._on(FOLDER_INVALID, f"{first_line(error)}; {self._serving()}", str(error))
 
     def folder_valid(self) -> None:
         """It does again."""
@@ -90,7 +90,7 @@ class PolicyAlarms:
 
     def snapshot_unreadable(self, error: Exception) -> None:
         """Nothing is known from before the start."""
-        self._on(SNAPSHOT_LOST, f"the snapshot cannot be used: {_first(error)}")
+        self._on(SNAPSHOT_LOST, f"the snapshot cannot be used: {first_line(error)}")
 
     def snapshot_unwritable(self, path: Path, error: OSError) -> None:
         """A restart would know less than it could."""
@@ -118,7 +118,7 @@ class PolicyAlarms:
             self._off(VERSION_REFUSED)
 
 
-def _first(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The first finding and how many more there are, as an alarm is one line."""
     lines = str(error).splitlines() or [type(error).__name__]
     return lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")

@@ -42,6 +42,15 @@ class PolicySet:
     customers: tuple[CustomerFile, ...]
     sources: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[Diagnostic, ...] = ()
+    checked: bool = field(default=False, init=False, compare=False)
+    """They were found to hold together, and need no second look. A changed copy does."""
+    _documents: Mapping[str, bytes] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def found_good(self, documents: Mapping[str, bytes]) -> PolicySet:
+        """Itself, ``checked``. ``documents``: what was made of customers already, by name."""
+        object.__setattr__(self, "checked", True)
+        object.__setattr__(self, "_documents", documents)
+        return self
 
     @cached_property
     def document(self) -> bytes:
@@ -52,7 +61,9 @@ class PolicySet:
                 "format": FORMAT,
                 "fleet": _dump(self.fleet),
                 "defaults": _dump(self.defaults),
-                "customers": [_dump(customer) for customer in customers],
+                "customers": [
+                    msgspec.Raw(self._documents.get(customer.customer) or dumped(customer)) for customer in customers
+                ],
             }
         )
 
@@ -63,7 +74,12 @@ class PolicySet:
 
 
 def _dump(model: Keys) -> msgspec.Raw:
-    return msgspec.Raw(model.model_dump_json(exclude_unset=True).encode())
+    return msgspec.Raw(dumped(model))
+
+
+def dumped(model: Keys) -> bytes:
+    """A part of the document."""
+    return model.model_dump_json(exclude_unset=True).encode()
 
 
 def policy_set_from_document(document: bytes) -> PolicySet:

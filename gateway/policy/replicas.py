@@ -1,4 +1,4 @@
-"""How many gateways live on one policy store: each says now and then that it does, in the background.
+"""How many gateways live on one policy store: each says now and then that it does and how it stands, in the background.
 
 While the store is away the last number known stays: gateways that cannot see each other still ask the same boxes.
 """
@@ -9,12 +9,14 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from gateway.errors import StoreError
 from gateway.policy.policy_alarms import AlarmSink, writing
-from gateway.policy.store import PolicyStore
+from gateway.policy.standing import Replica, Standing
+from gateway.policy.store import REPLICA_TTL_S, PolicyStore
 from gateway.tasks import TaskSet
 
 log = logging.getLogger(__name__)
@@ -25,7 +27,7 @@ BEAT_S = 1.5
 JITTER = 0.2
 """Share of it by which they are spread to both sides."""
 
-TTL_S = 5.0
+TTL_S = REPLICA_TTL_S
 """Three signs of life that are missing: a gateway that was away for less comes back to the share it had."""
 
 RECONNECT_WAIT_MAX_S = 1.0
@@ -34,7 +36,8 @@ RECONNECT_WAIT_MAX_S = 1.0
 class Heartbeat:
     """``on_change`` hears how many gateways live and which of them this one is, from 0, whenever that has changed.
 
-    ``uniform`` gives numbers from 0 to 1. ``alarms`` hear when the store takes no writes.
+    ``standing``: what this gateway has to say of itself. ``uniform`` gives numbers from 0 to 1. ``alarms`` hear when
+    the store takes no writes.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Heartbeat:
         on_change: Callable[[int, int], None],
         uniform: Callable[[], float],
         alarms: AlarmSink,
+        standing: Callable[[], Standing],
     ) -> None:
         self.id = uuid.uuid4().hex
         """Which gateway this is, as long as it lives."""
@@ -51,12 +55,20 @@ class Heartbeat:
         self._on_change = on_change
         self._uniform = uniform
         self._alarms = alarms
+        self._standing = standing
+        self._news = asyncio.Event()
         self._tasks = TaskSet()
         self._known: tuple[int, int] | None = None
+        self.alive: tuple[Replica, ...] = ()
+        """All gateways on the store, as last heard of."""
 
     def start(self) -> None:
         """Say that this gateway lives, from now on."""
         self._tasks.spawn(self._beat(), name="heartbeat")
+
+    def tell(self) -> None:
+        """What this gateway says of itself has changed: it is said at once."""
+        self._news.set()
 
     async def close(self) -> None:
         """Say that it lives no more, if there is anybody to say it to: the others need not wait until it is missed."""
@@ -76,12 +88,15 @@ class Heartbeat:
                 wait=wait_random_exponential(multiplier=0.05, max=RECONNECT_WAIT_MAX_S),
             )
             await patient(self._once)
-            await asyncio.sleep(BEAT_S * (1 + JITTER * (2 * self._uniform() - 1)))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_S * (1 + JITTER * (2 * self._uniform() - 1))):
+                    await self._news.wait()
 
     async def _once(self) -> None:
+        self._news.clear()
         with writing(self._alarms):
-            alive = await self._store.beat(self.id, TTL_S)
-        found = len(alive), alive.index(self.id)
+            self.alive = alive = await self._store.beat(self.id, TTL_S, self._standing())
+        found = len(alive), [replica.id for replica in alive].index(self.id)
         if found != self._known:
             self._known = found
             self._on_change(*found)

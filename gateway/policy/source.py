@@ -20,6 +20,7 @@ MAX_NODES = 100_000
 """Nodes of one file, with what aliases stand for counted in full: bounds a "billion laughs"."""
 
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_WORDS = frozenset({"null", *_BOOLEANS})
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]{0,99})")
 _FLOAT = re.compile(
     r"[-+]?(?:[0-9][0-9_]{0,30})?\.[0-9_]{1,30}|[-+]?[0-9][0-9_]{0,30}\.|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
@@ -158,6 +159,8 @@ def read_yaml(text: str) -> Document:
 
 def resolve_scalar(text: str) -> object:
     """The value of a plain (unquoted) scalar."""
+    if "A" <= text[:1] <= "z" and text.lower() not in _WORDS:
+        return text  # by far the most; all that is not text begins otherwise, or is one of few words
     if text in ("", "~", "null", "Null", "NULL"):
         return None
     if text.lower() in _BOOLEANS and text in (text.lower(), text.upper(), text.capitalize()):

@@ -5,8 +5,9 @@ A folder holds ``fleet.yaml``, ``defaults.yaml`` (may be left out) and ``custome
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,23 +19,49 @@ from gateway.policy.diagnostics import Diagnostic, Finding, Location, Part, Seve
 from gateway.policy.model_errors import findings
 from gateway.policy.models import CustomerFile, DefaultsFile, FleetFile, Keys
 from gateway.policy.policy_set import PolicySet
-from gateway.policy.source import MAX_BYTES, Document, Node, SourceError, decode, read_yaml
+from gateway.policy.quick_source import read_quickly
+from gateway.policy.read_ahead import Ahead
+from gateway.policy.source import MAX_BYTES, Document, Node, Problem, SourceError, decode, read_yaml
 
 FLEET = "fleet.yaml"
 DEFAULTS = "defaults.yaml"
 CUSTOMERS = "customers"
 
+ReadAhead = Callable[[Sequence[Path]], Mapping[Path, Ahead]]
+
 _Model = TypeVar("_Model", bound=Keys)
 
 
-@dataclass(slots=True)
 class _File:
-    """One file as read. ``relative``: its path in the folder."""
+    """One file as read. ``relative``: its path in the folder; ``values``: what it says."""
 
-    path: Path
-    relative: str
-    text: str
-    document: Document
+    def __init__(self, path: Path, relative: str, text: str) -> None:
+        self.path = path
+        self.relative = relative
+        self.text = text
+        self.values: object = None
+
+    def read(self) -> None:
+        """Have its values. Raises SourceError where it has no usable shape."""
+        self.values = read_quickly(self.text)
+        if self.values is None:
+            root = self.document.root
+            self.values = root.plain() if root is not None else None
+
+    def take_values(self) -> object:
+        """What it says, once: it is not kept."""
+        values, self.values = self.values, None
+        return values
+
+    @cached_property
+    def document(self) -> Document:
+        """With the places, where somebody asks for them. Raises SourceError where it has no usable shape."""
+        return read_yaml(self.text)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What its reader has found; nothing where it could be read quickly."""
+        return self.document.problems if "document" in self.__dict__ else []
 
 
 def policy_files(folder: Path) -> Iterator[Path]:
@@ -43,17 +70,29 @@ def policy_files(folder: Path) -> Iterator[Path]:
         if (folder / name).exists():
             yield folder / name
     if (folder / CUSTOMERS).is_dir():
-        yield from sorted(p for p in (folder / CUSTOMERS).iterdir() if p.suffix == ".yaml" and p.name[0] != ".")
+        customers = folder / CUSTOMERS
+        # By name and not by path: paths compare slowly, and there may be thousands.
+        names = sorted(name for name in _names(customers) if name.endswith(".yaml") and name[0] != ".")
+        yield from (customers / name for name in names)
 
 
-def read_folder(folder: Path) -> PolicySet:
-    """The policies in ``folder``. Raises PolicyError, which carries every diagnostic and not only the first."""
-    return _Folder(folder).read()
+def _names(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries]
+
+
+def read_folder(folder: Path, *, ahead: ReadAhead = lambda paths: {}) -> PolicySet:
+    """The policies in ``folder``. Raises PolicyError, which carries every diagnostic and not only the first.
+
+    ``ahead``: may read customers' files beforehand (:func:`gateway.policy.read_ahead.read_ahead`).
+    """
+    return _Folder(folder, ahead).read()
 
 
 class _Folder:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ahead: ReadAhead) -> None:
         self._folder = folder
+        self._read_ahead = ahead
         self._diagnostics: list[Diagnostic] = []
         self._files: dict[Part, _File] = {}
 
@@ -68,17 +107,27 @@ class _Folder:
         fleet: FleetFile | None = None
         defaults = DefaultsFile()
         customers: list[CustomerFile] = []
+        ahead = self._read_ahead([path for path in present if path.parent != self._folder])
+        documents: dict[str, bytes] = {}
         for path in present:
-            file = self._open(path)
-            if file is None:
-                continue
-            if path == self._folder / FLEET:
-                fleet = self._load(file, FleetFile, "fleet")
-            elif path == self._folder / DEFAULTS:
-                defaults = self._load(file, DefaultsFile, "defaults") or defaults
-            elif (customer := self._load(file, CustomerFile, len(customers))) is not None:
+            if (known := ahead.get(path)) is not None:
+                file = self._files[len(customers)] = _File(path, f"{CUSTOMERS}/{path.name}", known.text)
+                customer = CustomerFile.model_validate_json(known.document)
+                documents[customer.customer] = known.document
                 self._named_after(file, customer)
                 customers.append(customer)
+                continue
+            own = path.name in (FLEET, DEFAULTS) and path.parent == self._folder
+            if (opened := self._open(path, path.name if own else f"{CUSTOMERS}/{path.name}")) is None:
+                continue
+            file = opened
+            if file.relative == FLEET:
+                fleet = self._load(file, FleetFile, "fleet")
+            elif file.relative == DEFAULTS:
+                defaults = self._load(file, DefaultsFile, "defaults") or defaults
+            elif (loaded := self._load(file, CustomerFile, len(customers))) is not None:
+                self._named_after(file, loaded)
+                customers.append(loaded)
         if fleet is not None:
             found = crosscheck(fleet, defaults.defaults, tuple(customers), self._locate)
             self._diagnostics += [self._place(finding) for finding in found]
@@ -86,7 +135,9 @@ class _Folder:
         if fleet is None or any(d.severity == "error" for d in self._diagnostics):
             raise PolicyError(tuple(self._diagnostics))
         sources = {file.relative: file.text for file in self._files.values()}
-        return PolicySet(fleet, defaults.defaults, tuple(customers), sources, tuple(self._diagnostics))
+        everybody = tuple(customers)
+        warnings = tuple(self._diagnostics)
+        return PolicySet(fleet, defaults.defaults, everybody, sources, warnings).found_good(documents)
 
     def _report(self, path: Path, message: str, hint: str = "", severity: Severity = "error") -> None:
         self._diagnostics.append(Diagnostic(str(path), 0, 0, "", message, hint, severity))
@@ -110,20 +161,20 @@ class _Folder:
     def _look_for_strays(self) -> None:
         """Files that look like policies and would be passed over in silence."""
         for folder in (self._folder, self._folder / CUSTOMERS):
-            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-                if path.name.startswith("."):
+            for name in _names(folder) if folder.is_dir() else ():
+                if name.startswith("."):
                     continue
-                if path.suffix == ".yml":
-                    self._report(path, "is not read", "rename it to .yaml")
-                elif folder == self._folder and path.suffix == ".yaml" and path.name not in (FLEET, DEFAULTS):
-                    self._report(path, "is not read", f"customers are in {CUSTOMERS}/", "warning")
+                if name.endswith(".yml"):
+                    self._report(folder / name, "is not read", "rename it to .yaml")
+                elif folder == self._folder and name.endswith(".yaml") and name not in (FLEET, DEFAULTS):
+                    self._report(folder / name, "is not read", f"customers are in {CUSTOMERS}/", "warning")
 
-    def _open(self, path: Path) -> _File | None:
+    def _open(self, path: Path, relative: str) -> _File | None:
         try:
             with path.open("rb") as opened:
                 raw = opened.read(MAX_BYTES + 1)
-            text = decode(raw)
-            document = read_yaml(text)
+            file = _File(path, relative, decode(raw))
+            file.read()
         except OSError as error:
             self._report(path, f"cannot be read: {error.strerror or error}")
             return None
@@ -131,30 +182,29 @@ class _Folder:
             self._diagnostics.append(Diagnostic(str(path), error.line, error.column, "", error.message, error.hint))
             return None
         self._diagnostics += [
-            Diagnostic(str(path), p.line, p.column, key_path(p.at), p.message, p.hint) for p in document.problems
+            Diagnostic(str(path), p.line, p.column, key_path(p.at), p.message, p.hint) for p in file.problems
         ]
-        return _File(path, path.relative_to(self._folder).as_posix(), text, document)
+        return file
 
     def _load(self, file: _File, model: type[_Model], part: Part) -> _Model | None:
         self._files[part] = file
-        root = file.document.root
-        if root is None and part == "defaults":
+        if file.values is None and part == "defaults":
             return None
-        if root is None or not isinstance(root.value, dict):
-            what = "is empty" if root is None else "is not a mapping"
+        if not isinstance(file.values, dict):
+            what = "is empty" if file.values is None else "is not a mapping"
             required = ", ".join(name for name, info in model.model_fields.items() if info.is_required())
             self._report(
                 file.path, what, f"it needs the keys {required}" if "," in required else f"it needs {required}:"
             )
             return None
         try:
-            return model.model_validate(root.plain())
+            return model.model_validate(file.take_values())
         except ValidationError as error:
             self._diagnostics += [self._place(finding) for finding in findings(error, model, part)]
             return None
 
     def _named_after(self, file: _File, customer: CustomerFile) -> None:
-        if file.path.stem != customer.customer:
+        if file.path.name != f"{customer.customer}.yaml":
             message = f"customer {customer.customer} is in a file of another name"
             line, column = locate(file.document.root, ("customer",))
             hint = f"{customer.customer}.yaml is where people will look"

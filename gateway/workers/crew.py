@@ -24,6 +24,7 @@ from gateway.policy.versions import StoredVersion
 from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
 from gateway.workers.account_desk import AccountDesk
+from gateway.workers.asking import asking
 from gateway.workers.line import framed
 from gateway.workers.member import Member, Terms
 from gateway.workers.messages import (
@@ -100,6 +101,7 @@ class Crew:
         self._ending = False
         self._away: list[int] = []
         self._who_answers = WhoAnswers()
+        self.on_in_force: Callable[[], None] = lambda: None
         metrics.before_render(lambda: metrics.workers.set(sum(member.ready for member in self._members)))
 
     def follow(self, version: StoredVersion, fleets: Fleets, hosted: Hosted, providers: Providers) -> None:
@@ -152,27 +154,14 @@ class Crew:
                 "alive": member.pid is not None,
                 "ready": member.ready,
                 "in_flight": member.in_flight,
+                "policy_version": member.in_force,
             }
             for member in self._members
         ]
 
     def asking(self, app: Any) -> Callable[[dict[str, Any], Any, Any], Awaitable[None]]:
-        """``app``, which may show what all workers have counted: they are asked first. And what it changes holds in
-        all of them before it is answered that it does."""
-
-        async def asking(scope: dict[str, Any], receive: Any, send: Any) -> None:
-            async def send_once_it_holds(event: dict[str, Any]) -> None:
-                if event["type"] == "http.response.start":
-                    self._flush()
-                    await self._ask()
-                await send(event)
-
-            is_http = scope["type"] == "http"
-            if is_http and scope["path"] in ("/metrics", "/admin/status"):
-                await self._ask()
-            await app(scope, receive, send_once_it_holds if is_http and scope["method"] == "POST" else send)
-
-        return asking
+        """``app`` as it has to be for several workers."""
+        return asking(app, ask=self._ask, tell=self._flush)
 
     async def drain(self, drain_s: float) -> None:
         """Have all workers end once what runs there has ended, and wait for it."""
@@ -263,6 +252,8 @@ class Crew:
     def _take(self, member: Member, told: Any) -> None:
         match told:
             case InForce():
+                member.in_force = told.version
+                self.on_in_force()
                 self.table.tell_all()
                 # Before its first connection it knows what all others know.
                 self._flush()

@@ -52,6 +52,8 @@ class Member:
         self.pid: int | None = None
         """None while there is no process."""
         self.ready = False
+        self.in_force = 0
+        """The policy version that it decides by, 0 before the first."""
         """Whether it takes connections."""
         self.begun = False
         """Whether it was told to."""

@@ -11,7 +11,43 @@ from __future__ import annotations
 import socket
 import sys
 
+from gateway.errors import FailsoftError
+
 BACKLOG = 2048
+
+
+class ListenError(FailsoftError):
+    """An address could not be listened on."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ListenError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}. Choose another address.") from error
+    sock.listen(BACKLOG)
+    sock.setblocking(False)
+    return sock
+
+
+def share(first: socket.socket, workers: int) -> list[socket.socket]:
+    """One for each worker at the address of ``first``. Raises ListenError."""
+    host, port = first.getsockname()[:2]
+    try:
+        return sockets_at(first, workers)
+    except OSError as error:
+        raise ListenError(f"cannot listen on {host}:{port} {workers} times: {error.strerror}.") from error
+
+
+def address_of(sock: socket.socket) -> str:
+    """Where a socket listens, as a URL."""
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def sockets_at(first: socket.socket, workers: int) -> list[socket.socket]:

@@ -19,6 +19,7 @@ from gateway.accounts.accounts import Accounts
 from gateway.dataplane.attempt import Asker
 from gateway.dataplane.collector import collect_rarely
 from gateway.dataplane.endpoint import DataPlane
+from gateway.dataplane.interpreter import switch_soon
 from gateway.dataplane.listener import QuietServer, quiet_server
 from gateway.dataplane.record import Record
 from gateway.drills.witness import FallbackWitness
@@ -189,6 +190,7 @@ class Worker:
 
     async def _serve(self, listeners: Sequence[socket.socket], stopping: asyncio.Task[Any]) -> None:
         collect_rarely()
+        switch_soon()
         server = quiet_server(self._app, drain_s=self._place.drain_s)
         own = listeners[self._place.worker % len(listeners)]
         serving = self._tasks.spawn(server.serve(sockets=[own]), name="listener")

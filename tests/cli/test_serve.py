@@ -12,8 +12,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from gateway.app import Gateway, ListenError, Settings
+from gateway.app import Gateway
 from gateway.dataplane.listener import QuietServer
+from gateway.settings import Settings
+from gateway.workers.port import ListenError
 from tests.cli.served import ADAPTER, KEY, Served, digest
 from tests.support.checker import check_error, check_stream
 from tests.support.eventually import eventually

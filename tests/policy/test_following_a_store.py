@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.errors import PolicyError
+from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.embedded import EmbeddedValkey
 from gateway.policy.follow import PolicyFollower
 from gateway.policy.snapshot import Memory, Snapshot
@@ -262,3 +264,53 @@ async def test_a_follower_ends_at_once_wherever_it_is(valkey: EmbeddedValkey, fo
         await asyncio.sleep(0)
     async with asyncio.timeout(5):
         await follower.close()
+
+
+async def test_case_37_however_many_apply_at_once_no_gateway_ever_goes_back(
+    store: PolicyStore, valkey: EmbeddedValkey, folder: Folder, tmp_path: Path, alarms: RecordedAlarms
+) -> None:
+    await store.apply(read_folder(folder.path))
+    followers = [
+        PolicyFollower(redis_url=valkey.url, state_dir=tmp_path / name, env={}, alarms=alarms) for name in ("a", "b")
+    ]
+    heard: list[list[tuple[int, str]]] = [[], []]
+
+    def listener(mine: list[tuple[int, str]]) -> Callable[[CompiledPolicy], None]:
+        return lambda compiled: mine.append((compiled.version, compiled.customers["acme"].priority))
+
+    for follower, mine in zip(followers, heard, strict=True):
+        await follower.start()
+        follower.on_change(listener(mine))
+    sets = {}
+    for priority in ("high", "low"):
+        folder.customer("acme", f"priority: {priority}\n")
+        sets[priority] = read_folder(folder.path)
+
+    async def keep_applying(priority: str) -> list[tuple[int, str]]:
+        return [((await store.apply(sets[priority])).version, priority) for _ in range(8)]
+
+    written = dict(itertools.chain.from_iterable(await asyncio.gather(*map(keep_applying, sets))))
+    assert sorted(written) == list(range(2, 18))
+    await eventually(lambda: all(version(follower) == 17 for follower in followers))
+    for mine in heard:
+        assert [number for number, _ in mine] == sorted({number for number, _ in mine})
+        assert all(written.get(number, "standard") == priority for number, priority in mine)
+    for follower in followers:
+        await follower.close()
+
+
+async def test_a_version_that_cannot_be_used_is_told_to_whoever_asks_why(
+    store: PolicyStore, valkey: EmbeddedValkey, folder: Folder, follow: Follow
+) -> None:
+    await store.apply(read_folder(folder.path))
+    follower = await follow(redis_url=valkey.url)
+    told: list[bool] = []
+    follower.on_refusal = lambda: told.append(True)
+    async with Redis.from_url(valkey.url) as redis:
+        await redis.hset(HEAD_KEY, mapping={"version": 2})
+    await eventually(lambda: bool(told))
+    assert follower.refusal is not None
+    assert (follower.refusal.head.version, "not whole" in follower.refusal.why) == (2, True)
+    await store.apply(read_folder(folder.path))
+    await eventually(lambda: version(follower) == 3)
+    assert follower.refusal is None

@@ -10,7 +10,9 @@ import pytest
 from gateway.policy import replicas
 from gateway.policy.embedded import EmbeddedValkey
 from gateway.policy.replicas import Heartbeat
+from gateway.policy.standing import Standing
 from gateway.policy.store import PolicyStore
+from gateway.policy.versions import Head
 from tests.policy.scenery import RecordedAlarms
 from tests.support.eventually import eventually
 
@@ -24,6 +26,7 @@ class Gateways:
         self._url = url
         self.beating: list[Heartbeat] = []
         self.alarms = RecordedAlarms()
+        self.in_force: Head | None = None
 
     def start(self) -> tuple[Heartbeat, Seen]:
         seen: Seen = []
@@ -32,6 +35,7 @@ class Gateways:
             on_change=lambda alive, rank: seen.append((alive, rank)),
             uniform=lambda: 0.5,
             alarms=self.alarms,
+            standing=lambda: Standing(name="host:1", pid=1, in_force=self.in_force),
         )
         heartbeat.start()
         self.beating.append(heartbeat)
@@ -94,4 +98,30 @@ async def test_nothing_is_left_in_the_store_when_all_have_ended(
     await eventually(lambda: bool(seen))
     gateways.beating.remove(first)
     await first.close()
-    assert await store._redis.exists("{failsoft}:replicas") == 0
+    assert await store._redis.keys("{failsoft}:replica*") == []
+
+
+async def test_what_has_changed_is_said_before_the_next_sign_of_life(
+    gateways: Gateways, store: PolicyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicas, "BEAT_S", 3600.0)
+    monkeypatch.setattr(replicas, "TTL_S", 60.0)
+    heartbeat, seen = gateways.start()
+    await eventually(lambda: bool(seen))
+    gateways.in_force = Head("s", 7, "d")
+    heartbeat.tell()
+    await eventually(lambda: _versions(heartbeat) == [7])
+    (replica,) = await store.replicas()
+    assert (replica.name, replica.standing and replica.standing.in_force) == ("host:1", gateways.in_force)
+
+
+async def test_a_gateway_of_another_release_lives_whatever_it_says(gateways: Gateways, store: PolicyStore) -> None:
+    heartbeat, seen = gateways.start()
+    await eventually(lambda: bool(seen))
+    await store._redis.set(f"{{failsoft}}:replica:{heartbeat.id}", '{"something": "else"}')
+    assert [replica.id for replica in await store.replicas()] == [heartbeat.id]
+
+
+def _versions(heartbeat: Heartbeat) -> list[int | None]:
+    standings = [replica.standing for replica in heartbeat.alive]
+    return [None if one is None or one.in_force is None else one.in_force.version for one in standings]

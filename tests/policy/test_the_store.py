@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import aclosing
 
 import pytest
@@ -148,3 +149,28 @@ async def test_a_store_that_never_answers_is_unreachable() -> None:
 def test_what_is_not_the_url_of_a_store_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="redis://HOST:PORT"):
         PolicyStore(url)
+
+
+async def test_the_texts_of_an_earlier_release_are_read_as_well(store: PolicyStore, folder: Folder) -> None:
+    await store.apply(read_folder(folder.path))
+    texts = await store.sources(1)
+    async with store._link.mapped():
+        raw = await store._redis.hget(version_key(1), "sources")
+        assert raw is not None
+        assert not raw.startswith(b"{")
+        await store._redis.hset(version_key(1), "sources", json.dumps(dict(texts)))
+    assert await store.sources(1) == texts
+    async with store._link.mapped():
+        await store._redis.hset(version_key(1), "sources", "rubbish")
+    with pytest.raises(StoreCorrupt, match="version 1 is damaged"):
+        await store.sources(1)
+
+
+async def test_the_history_passes_over_numbers_that_were_never_given(store: PolicyStore, folder: Folder) -> None:
+    assert await store.history(5) == []
+    policy_set = read_folder(folder.path)
+    await store.apply(policy_set)
+    await store.apply(policy_set, above=300)
+    await store.apply(policy_set)
+    assert [meta.version for meta in await store.history(5)] == [302, 301, 1]
+    assert [meta.version for meta in await store.history(2)] == [302, 301]

@@ -256,3 +256,21 @@ def test_allowing_hosted_by_leaving_it_out_is_warned_about(folder: Folder) -> No
 def test_a_budget_as_long_as_the_deadline_is_warned_about(folder: Folder) -> None:
     folder.customer("acme", "ttft_budget: 20s\ndeadline: 20s\n")
     assert "no time is left for the fallback" in warnings(read_folder(folder.path))
+
+
+@pytest.mark.parametrize(
+    ("written", "hint"),
+    [
+        ("TTFT-Budget: 2s\n", "did you mean ttft_budget?"),
+        ("requests_per_minute: 5\n", "requests_per_minute belongs in limits: {requests_per_minute: …}"),
+        ("usd_per_day: 5\n", "usd_per_day belongs in hosted: {usd_per_day: …}"),
+        ("hosted: {priority: low}\n", "priority belongs at the top of the file"),
+    ],
+)
+def test_a_key_in_the_wrong_place_or_case_is_told_where_it_belongs(folder: Folder, written: str, hint: str) -> None:
+    folder.customer("acme", written)
+    with pytest.raises(PolicyError) as caught:
+        read_folder(folder.path)
+    (found,) = caught.value.diagnostics
+    assert isinstance(found, Diagnostic)
+    assert (found.message, found.hint) == ("unknown key", hint)

@@ -1,0 +1,157 @@
+"""What the subcommands of `failsoft policies` have in common: options, the way to the store, how they speak."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import getpass
+import json
+import os
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from gateway.cli.exit_codes import FOUND_WRONG, UNREACHABLE
+from gateway.cli.policies.annotations import in_github
+from gateway.errors import PolicyError, StoreError, StoreUnreachable
+from gateway.policy.diagnostics import Diagnostic
+from gateway.policy.policy_set import PolicySet
+from gateway.policy.read_ahead import WORTH_IT, read_ahead
+from gateway.policy.store import PolicyStore
+from gateway.policy.validate import read_folder
+from gateway.policy.versions import Head
+
+Answer = TypeVar("Answer")
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with fleet.yaml, defaults.yaml and customers/.")]
+RedisUrl = Annotated[str, typer.Option("--redis", envvar="FAILSOFT_REDIS", help="URL of the policy store.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
+
+
+def asking(url: str, action: Callable[[PolicyStore], Coroutine[Any, Any, Answer]]) -> Answer:
+    """What ``action`` finds in the store at ``url``. Raises typer.Exit with a line about what failed."""
+    try:
+        store = PolicyStore(url)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--redis") from None
+
+    async def act() -> Answer:
+        try:
+            return await action(store)
+        finally:
+            await store.close()
+
+    try:
+        return asyncio.run(act())
+    except StoreUnreachable as error:
+        raise failure(str(error), UNREACHABLE) from None
+    except StoreError as error:
+        raise failure(str(error), FOUND_WRONG) from None
+
+
+def read(folder: Path) -> tuple[PolicySet | None, Sequence[Diagnostic]]:
+    """The policies of ``folder``, or None, and all that is to be said about them."""
+    try:
+        with _without_collections():
+            found = read_folder(folder, ahead=read_ahead)
+            if len(found.customers) >= WORTH_IT:
+                gc.freeze()  # not worth a look later either
+    except PolicyError as error:
+        return None, diagnostics_of(error)
+    return found, found.warnings
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Thousands of customers are millions of objects and no cycles: to look for some takes as long as to read them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def diagnostics_of(error: PolicyError) -> list[Diagnostic]:
+    """Everything that is wrong."""
+    return [found for found in error.diagnostics if isinstance(found, Diagnostic)]
+
+
+def author() -> str:
+    """Who runs the command, as far as this machine knows: in GitHub Actions whoever caused the run."""
+    if in_github(os.environ) and (actor := os.environ.get("GITHUB_ACTOR")):
+        return actor
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # no name for this user id, as in some containers
+        return ""
+
+
+def extent(policy_set: PolicySet) -> str:
+    """``2 customers, 3 adapters, 2 boxes``"""
+    boxes = sum(len(fleet.boxes) for fleet in policy_set.fleet.fleets.values())
+    adapters = sum(len(customer.adapters) for customer in policy_set.customers)
+    counts = (len(policy_set.customers), "customer", "s"), (adapters, "adapter", "s"), (boxes, "box", "es")
+    return ", ".join(f"{count} {noun}{'' if count == 1 else ending}" for count, noun, ending in counts)
+
+
+def head_facts(head: Head) -> dict[str, object]:
+    """Which version, for machines."""
+    return {"version": head.version, "store_id": head.store_id, "digest": head.digest}
+
+
+def when(created_s: int) -> str:
+    """A version's time, for people."""
+    return datetime.fromtimestamp(created_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def print_json(facts: Any) -> None:
+    """On stdout."""
+    sys.stdout.write(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+
+
+def said_on() -> Console:
+    """Where people are spoken to: stderr, so that stdout holds what was asked for and nothing else."""
+    return Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+
+
+def say(message: str, *, style: str = "") -> None:
+    """One line to people."""
+    said_on().print(Text(message, style=style))
+
+
+def show_diagnostics(diagnostics: Sequence[Diagnostic]) -> None:
+    """On stderr, in the form that editors and terminals turn into links."""
+    console = said_on()
+    for found in diagnostics:
+        wrong = "red" if found.severity == "error" else "yellow"
+        line = Text(f"{found.place}: ", style="bold")
+        line.append(found.severity, style=f"bold {wrong}")
+        line.append(": ", style="none")
+        if found.key:
+            line.append(found.key, style="magenta").append(": ", style="none")
+        line.append(found.message, style="none")
+        if found.hint:
+            line.append(f" ({found.hint})", style="cyan")
+        console.print(line)
+    counts = [
+        f"{count} {severity}{'' if count == 1 else 's'}"
+        for severity in ("error", "warning")
+        if (count := sum(found.severity == severity for found in diagnostics))
+    ]
+    if counts and counts[0].endswith(("error", "errors")):
+        console.print(Text(", ".join(counts), style="red"))
+
+
+def failure(message: str, code: int) -> typer.Exit:
+    """Say what went wrong, for the caller to raise."""
+    say(f"failsoft: {message}", style="red")
+    return typer.Exit(code)

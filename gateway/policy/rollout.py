@@ -1,0 +1,100 @@
+"""How far a version has come: which gateways have it in force, and what is known of those that have not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from gateway.policy.standing import Replica
+from gateway.policy.store import PolicyStore
+from gateway.policy.versions import Head
+
+LOOK_S = 0.05
+"""From one look at the store to the next while somebody waits."""
+
+LONG_SILENCE_S = 3.0
+"""Two signs of life that are missing: the gateway may be gone, and is not waited for once that is certain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One look. ``took``: those that have the version, or a later one. ``refused`` and ``ahead`` never will:
+    the latter have seen the store further than it is, as before a backup was restored."""
+
+    took: tuple[Replica, ...] = ()
+    waiting: tuple[Replica, ...] = ()
+    refused: tuple[Replica, ...] = ()
+    ahead: tuple[Replica, ...] = ()
+
+    @property
+    def alive(self) -> int:
+        """How many gateways live on the store."""
+        return len(self.took) + len(self.waiting) + len(self.refused) + len(self.ahead)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every live gateway has the version."""
+        return len(self.took) == self.alive
+
+    def without(self) -> Iterator[tuple[Replica, str]]:
+        """Those that do not have it, and why, in words."""
+        for replica in self.refused:
+            refused = replica.standing.refused if replica.standing is not None else None
+            yield replica, f"refuses it: {refused.why if refused is not None else 'it does not say why'}"
+        for replica in self.ahead:
+            yield replica, f"{_stays(replica)}, and never goes back: apply until that number is passed"
+        for replica in self.waiting:
+            yield (
+                replica,
+                _stays(replica)
+                + (
+                    f", and was last heard of {replica.silent_s:.0f} s ago"
+                    if replica.silent_s >= LONG_SILENCE_S
+                    else ""
+                ),
+            )
+
+
+def _stays(replica: Replica) -> str:
+    if replica.standing is None:
+        return "does not say which version it has"
+    in_force = replica.standing.in_force
+    return "has no version yet" if in_force is None else f"has {in_force} in force"
+
+
+def rollout(head: Head, current: Head | None, replicas: Sequence[Replica]) -> Rollout:
+    """How far ``head`` has come. ``current``: the store's version by now, which may be a later one. Pure."""
+    superseded = current is not None and current.store_id == head.store_id and current.version > head.version
+    found: dict[str, list[Replica]] = {"took": [], "waiting": [], "refused": [], "ahead": []}
+    for replica in replicas:
+        standing = replica.standing
+        in_force = standing.in_force if standing is not None else None
+        further = (
+            in_force is not None
+            and in_force.store_id == head.store_id
+            and (in_force.version > head.version or (in_force.version == head.version and in_force != head))
+        )
+        if in_force == head or (further and superseded):
+            found["took"].append(replica)
+        elif further:
+            found["ahead"].append(replica)
+        elif standing is not None and standing.refused is not None and standing.refused.head == head:
+            found["refused"].append(replica)
+        else:
+            found["waiting"].append(replica)
+    return Rollout(**{name: tuple(there) for name, there in found.items()})
+
+
+async def until_in_force(
+    store: PolicyStore, head: Head, *, timeout_s: float, on_look: Callable[[Rollout], None] = lambda look: None
+) -> Rollout:
+    """The last look: when all that can take ``head`` have it, or after ``timeout_s``. Raises StoreError."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    while True:
+        look = rollout(head, await store.head(), await store.replicas())
+        on_look(look)
+        if not look.waiting or loop.time() >= deadline:
+            return look
+        await asyncio.sleep(LOOK_S)

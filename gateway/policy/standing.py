@@ -1,0 +1,54 @@
+"""What each gateway on a store says of itself with its sign of life: the version in force, or why there is another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from gateway.policy.versions import Head
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A version that a gateway cannot use, and why, in one line."""
+
+    head: Head
+    why: str
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """``name``: where it listens, ``host:port``. ``in_force``: what all of its workers have; None before the first."""
+
+    name: str
+    pid: int
+    in_force: Head | None = None
+    refused: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A gateway that lives. ``silent_s``: since its last sign of life. ``standing`` None: it does not say."""
+
+    id: str
+    silent_s: float
+    standing: Standing | None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.standing.name if self.standing is not None else f"gateway {self.id[:8]}"
+
+
+def encode_standing(standing: Standing) -> bytes:
+    """As it lies in the store."""
+    return msgspec.json.encode(standing)
+
+
+def decode_standing(raw: bytes | None) -> Standing | None:
+    """None for what another release wrote in another form: that it lives is known all the same."""
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(raw, type=Standing)
+    except msgspec.DecodeError:
+        return None

@@ -1,0 +1,122 @@
+"""Files of thousands of customers are read quickly, and say the same as when they are read with care."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway.errors import PolicyError
+from gateway.policy import read_ahead as reading
+from gateway.policy.quick_source import read_quickly
+from gateway.policy.read_ahead import read_ahead
+from gateway.policy.source import SourceError, read_yaml
+from gateway.policy.validate import policy_files, read_folder
+from tests.policy.scenery import FLEET, Folder
+
+SCALARS = st.sampled_from(
+    ["a", "yes", "No", "null", "~", "", "010", "1:30", "1e5", "12", "-3", "1.5", ".inf", "2027-01-01", "2027-02-31",
+     "<<", "_1", "*x", "&x a", "!!str 1", "! a", "'quoted'", '"q: 1"', "{", "]", "- a", "a: b", "#c", "null_"]
+)  # fmt: skip
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text("ab: ", max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1, max_size=2), inner),
+    max_leaves=8,
+)
+LINES = st.lists(st.builds("{}{}: {}".format, st.sampled_from(["", "  ", "- "]), SCALARS, SCALARS), max_size=5)
+
+
+@given(st.one_of(VALUES.map(yaml.safe_dump), LINES.map("\n".join), st.text(max_size=12)))
+@example("a: &x [1]\nb: *x\n")
+@example("a: 1\n---\nb: 2\n")
+@example("[" * 40 + "]" * 40)
+@example("a: 1\na: 2\n")
+def test_what_is_read_quickly_is_what_is_read_with_care(text: str) -> None:
+    quick = read_quickly(text)
+    if quick is None:
+        return
+    careful = read_yaml(text)
+    assert careful.problems == []
+    assert careful.root is not None
+    assert careful.root.plain() == quick
+    assert repr(careful.root.plain()) == repr(quick)
+
+
+@pytest.mark.parametrize("text", ["a: {b: [1, 2.5, yes, 2027-01-01, text]}\n", "- x\n- 'y'\n", "plain"])
+def test_an_ordinary_file_is_read_quickly(text: str) -> None:
+    assert read_quickly(text) is not None
+
+
+@pytest.mark.parametrize("text", ["a: 1\na: 2\n", "a: [1\n", "a: *b\n", "a:\n", "a: 010\n"])
+def test_what_has_to_be_pointed_at_is_left_to_the_careful_reader(text: str) -> None:
+    assert read_quickly(text) is None
+
+
+def test_files_read_on_all_cores_give_the_same_policies_and_the_same_complaints(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(reading, "WORTH_IT", 2)
+    monkeypatch.setattr(reading.os, "cpu_count", lambda: 2)
+    for number in range(20):
+        folder.customer(f"c{number:02}", "priority: low\n" if number % 2 else "")
+    paths = [path for path in policy_files(folder.path) if path.parent != folder.path]
+    assert set(read_ahead(paths)) == set(paths)
+    found, expected = read_folder(folder.path, ahead=read_ahead), read_folder(folder.path)
+    assert found == expected
+    assert found.document == expected.document
+
+    folder.customer("c03", "x: 1\n")
+    folder.customer("c04", "priority: hihg\n")
+    folder.write("customers/c05.yaml", "customer: [\n")
+    assert len(read_ahead(paths)) == len(paths) - 3
+    with pytest.raises(PolicyError) as quick:
+        read_folder(folder.path, ahead=read_ahead)
+    with pytest.raises(PolicyError) as careful:
+        read_folder(folder.path)
+    assert quick.value.diagnostics == careful.value.diagnostics
+    assert len(quick.value.diagnostics) == 3
+
+
+def test_a_text_that_was_read_before_is_not_read_again_and_a_changed_one_is(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(reading, "WORTH_IT", 2)
+    folder.customer("globex")
+    first = read_folder(folder.path, ahead=read_ahead)
+
+    def fail(text: str) -> None:
+        raise AssertionError(f"read again: {text}")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(reading, "read_quickly", fail)
+        assert read_folder(folder.path, ahead=read_ahead) == first
+    folder.customer("globex", "priority: low\n")
+    changed = read_folder(folder.path, ahead=read_ahead)
+    assert changed == read_folder(folder.path)
+    assert changed != first
+
+    # Whatever has become of the cache, it costs time at most. The same for files that fit no longer together.
+    (cache,) = (tmp_path / "cache" / "failsoft").iterdir()
+    whole = cache.read_bytes()
+    for damaged in (b"", b"rubbish", whole[:-1], b"0" + whole[1:]):
+        cache.write_bytes(damaged)
+        assert read_folder(folder.path, ahead=read_ahead) == changed
+    folder.write("fleet.yaml", FLEET.partition("providers:")[0])
+    folder.customer("acme", "fallback: [{provider: hosted}]\n")
+    for _ in range(2):
+        with pytest.raises(PolicyError, match="there is no provider hosted"):
+            read_folder(folder.path, ahead=read_ahead)
+
+
+def test_a_few_files_are_not_worth_a_process(folder: Folder) -> None:
+    assert read_ahead(list(policy_files(folder.path))) == {}
+
+
+def test_a_file_that_is_no_yaml_at_all_is_named_by_the_careful_reader() -> None:
+    with pytest.raises(SourceError):
+        read_yaml("a: [1\n")

@@ -1,0 +1,82 @@
+"""How far a version has come, from what gateways say of themselves."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.policy.rollout import rollout
+from gateway.policy.standing import Refusal, Replica, Standing, decode_standing, encode_standing
+from gateway.policy.versions import Head
+
+NEW = Head("s", 5, "d5")
+HEADS = st.builds(lambda store, version: Head(store, version, f"d{version}"), st.sampled_from("st"), st.integers(1, 9))
+
+
+def gateway(in_force: Head | None, refused: Head | None = None, *, silent_s: float = 0.0) -> Replica:
+    refusal = None if refused is None else Refusal(refused, "format 9 is not known")
+    return Replica("id", silent_s, Standing(name="gw:8080", pid=1, in_force=in_force, refused=refusal))
+
+
+def why(replica: Replica, current: Head | None = NEW) -> str:
+    ((_, said),) = rollout(NEW, current, [replica]).without()
+    return said
+
+
+def test_a_gateway_with_the_version_has_taken_it() -> None:
+    found = rollout(NEW, NEW, [gateway(NEW)])
+    assert (found.complete, found.alive) == (True, 1)
+
+
+def test_where_nobody_lives_nobody_is_waited_for() -> None:
+    assert rollout(NEW, NEW, []).complete
+
+
+def test_one_that_refuses_says_why_and_is_not_waited_for() -> None:
+    found = rollout(NEW, NEW, [gateway(Head("s", 4, "d4"), NEW)])
+    assert not found.complete
+    assert not found.waiting
+    assert why(gateway(Head("s", 4, "d4"), NEW)) == "refuses it: format 9 is not known"
+
+
+def test_one_that_refused_an_earlier_version_is_waited_for() -> None:
+    assert rollout(NEW, NEW, [gateway(None, Head("s", 4, "d4"))]).waiting
+
+
+def test_one_that_has_gone_on_to_what_others_applied_since_has_taken_it() -> None:
+    later = Head("s", 6, "d6")
+    assert rollout(NEW, later, [gateway(later)]).complete
+
+
+def test_one_that_has_seen_the_store_further_than_it_is_never_goes_back() -> None:
+    assert "never goes back" in why(gateway(Head("s", 9, "d9")))
+    assert "never goes back" in why(gateway(Head("s", 5, "another")))
+
+
+def test_one_that_is_behind_is_named_with_what_it_has() -> None:
+    assert why(gateway(Head("s", 4, "d4"))) == "has version 4 of store s in force"
+    assert why(gateway(None)) == "has no version yet"
+    assert why(Replica("0123456789", 0.0, None)) == "does not say which version it has"
+    assert why(gateway(None, silent_s=4.2)) == "has no version yet, and was last heard of 4 s ago"
+
+
+@given(HEADS, st.none() | HEADS, st.lists(st.builds(gateway, st.none() | HEADS, st.none() | HEADS), max_size=4))
+def test_every_gateway_is_counted_once_and_only_one_with_the_version_or_a_later_one_has_taken_it(
+    head: Head, current: Head | None, replicas: list[Replica]
+) -> None:
+    found = rollout(head, current, replicas)
+    assert found.alive == len(replicas)
+    assert len(list(found.without())) == found.alive - len(found.took)
+    for replica in found.took:
+        assert replica.standing is not None
+        in_force = replica.standing.in_force
+        assert in_force is not None
+        assert in_force.store_id == head.store_id
+        assert in_force.version >= head.version
+
+
+@given(st.none() | HEADS, st.none() | HEADS)
+def test_what_a_gateway_says_is_read_as_it_was_written(in_force: Head | None, refused: Head | None) -> None:
+    standing = gateway(in_force, refused).standing
+    assert standing is not None
+    assert decode_standing(encode_standing(standing)) == standing
