@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -84,13 +84,16 @@ def named(reference: str) -> tuple[str, str | None]:
 def describe(
     config: Mapping[str, Any],
     *,
-    folder: str,
+    folders: Sequence[str],
     names: tuple[str, ...] = (),
     revision: str | None = None,
     tokenizer: Tokenizer | None = None,
 ) -> BaseModel:
-    """The base whose ``config.json`` this is, in ``folder`` (an absolute path). ``names`` take the place of its own."""
-    own = [folder]
+    """The base whose ``config.json`` this is, in ``folders``: absolute paths of one folder, before and after its links.
+
+    ``names`` take the place of its own.
+    """
+    own = [*folders]
     if isinstance(origin := config.get("_name_or_path"), str) and origin.strip():
         own.append(origin)
     references = [named(reference) for reference in (names or own)]
@@ -101,7 +104,7 @@ def describe(
     dtype = text.get("dtype") or text.get("torch_dtype") or config.get("dtype") or config.get("torch_dtype")
     return BaseModel(
         names=tuple(dict.fromkeys(name for name, _ in references if name)),
-        revision=revision or named(folder)[1],
+        revision=revision or next((found for _, found in map(named, folders) if found), None),
         model_type=model_type,
         dtype=_DTYPES.get(str(dtype).removeprefix("torch.")),
         vocab_size=_count(text, "vocab_size"),

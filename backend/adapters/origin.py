@@ -27,10 +27,11 @@ def check_origin(config: LoraConfig, base: BaseModel) -> Iterator[Finding]:
         )
         return
     name, revision = named(config.base_name)
-    if name.casefold() not in {known.casefold() for known in base.names}:
+    if name.casefold() not in {own.casefold() for own in base.names}:
+        known = '" or "'.join(base.names) or "of no name"
         yield error(
             "base-name-mismatch",
-            f"it was trained on {shown(name)}, and the base is {' or '.join(map(shown, base.names)) or 'of no name'}",
+            f'it was trained on "{shown(name)}", and the base is "{shown(known)}"',
             f"Serve it on its own base. If both names mean one model, say --base-name {shown(name)}.",
         )
         return
@@ -43,7 +44,7 @@ def _check_revision(trained: str | None, served: str | None) -> Iterator[Finding
     if served is None:
         yield info(
             "revision-unknown",
-            f"it was trained on revision {shown(trained)} of the base, and the base's folder does not say which it holds",
+            f"it was trained on revision {shown(trained)} of the base, and the base's folder does not say which it is",
             "Say it with --base-revision.",
         )
     elif not _same_revision(trained, served):

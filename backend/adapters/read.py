@@ -69,7 +69,8 @@ def read_base(folder: Path, *, names: tuple[str, ...] = (), revision: str | None
         what = "holds no config.json" if config is None else "has a config.json that is no JSON object"
         raise BaseUnreadable(f"{folder} {what}: --base has to be the folder of a Hugging Face model")
     commit = revision or (downloaded[0] if downloaded else None)
-    return describe(config, folder=str(files.path), names=names, revision=commit, tokenizer=tokenizer)
+    folders = str(folder.absolute()), str(files.path)
+    return describe(config, folders=folders, names=names, revision=commit, tokenizer=tokenizer)
 
 
 def read_adapter(folder: Path, base: BaseModel, *, root: Path | None, on_bytes: Callable[[int], None]) -> ReadAdapter:

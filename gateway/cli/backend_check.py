@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +71,7 @@ def check(
     """Check LoRA adapters without a GPU, before a box loads them and serves nonsense.
 
     Give all adapters of a fleet at once: a scaling or rank that differs from the others' is found so. Exits with 1
-    where something is wrong, with 3 where the base, the policies or the packages of failsoft[backend] are not to be had.
+    where something is wrong, with 3 where the base, the policies or the packages of failsoft[backend] cannot be had.
     """
     named = _fleet(policies, fleet)
     if base is None and named is not None and named.model_path is not None:
@@ -157,13 +158,14 @@ def _progress(total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
 def _show(checked: Sequence[CheckedAdapter], wrong: Sequence[CheckedAdapter], max_lora_rank: int | None) -> None:
     """The table, then every finding as a sentence of its own, then the sum."""
     console = Console(emoji=False, highlight=False)
+    names = _names(checked)
     table = Table(Column("adapter", overflow="fold"))
     for heading in ("rank", "scaling", "kept in", "file", "on a box", "padding", "findings"):
         table.add_column(heading, no_wrap=heading != "findings")
     for adapter in checked:
         held = adapter.held
         table.add_row(
-            Text(_name(adapter)),
+            Text(names[adapter.folder]),
             str(held.rank) if held is not None else "–",
             ", ".join(f"{factor:g}" for factor in adapter.scaling[:3]) or "–",
             ", ".join(adapter.dtypes) or "–",
@@ -175,9 +177,9 @@ def _show(checked: Sequence[CheckedAdapter], wrong: Sequence[CheckedAdapter], ma
     console.print(table)
     for adapter in checked:
         for finding in adapter.findings:
-            if finding.severity == "info" and adapter not in wrong:
+            if finding.severity == "info":
                 continue  # in the JSON; people who are told of everything read nothing
-            line = Text(f"{_name(adapter)}: ", style="bold")
+            line = Text(f"{names[adapter.folder]}: ", style="bold")
             line.append(f"{finding.severity}: ", style=_STYLES[finding.severity])
             line.append(f"{finding.code}: {finding.message}", style="not bold")
             line.append(f" ({finding.remedy})" if finding.remedy else "", style="not bold cyan")
@@ -202,7 +204,7 @@ def _codes(adapter: CheckedAdapter) -> Text:
 def _facts(adapter: CheckedAdapter, *, ok: bool) -> dict[str, Any]:
     held = adapter.held
     return {
-        "name": _name(adapter),
+        "name": adapter.folder.resolve().name,
         "path": str(adapter.folder),
         "ok": ok,
         "rank": held.rank if held is not None else None,
@@ -224,8 +226,11 @@ def _base_facts(base: BaseModel) -> dict[str, Any]:
     return {"names": list(base.names), "revision": base.revision, "model_type": base.model_type, "dtype": base.dtype}
 
 
-def _name(adapter: CheckedAdapter) -> str:
-    return adapter.folder.name or str(adapter.folder.resolve())
+def _names(checked: Sequence[CheckedAdapter]) -> dict[Path, str]:
+    """The folder's name, and its whole path where several have the same."""
+    names = {adapter.folder: adapter.folder.resolve().name for adapter in checked}
+    often = Counter(names.values())
+    return {folder: str(folder) if often[name] > 1 else name for folder, name in names.items()}
 
 
 def _megabytes(size: int | None) -> str:
