@@ -12,12 +12,17 @@ from typing import Final, TypeVar
 
 _Value = TypeVar("_Value")
 
-LONGEST_NAME: Final = 128
+LONGEST_NAME: Final = 96
 """Of a module; no model comes near."""
-_MOST_STEPS: Final = LONGEST_NAME**3
+_MOST_STEPS: Final = 4 * LONGEST_NAME**3  # PEFT's own repeat and two more; some seconds at the very worst
 _LONGEST_PATTERN: Final = 2_000
-_REPEATED_GROUP: Final = re.compile(r"\)[*+{]")
-_UNBOUNDED: Final = re.compile(r"[*+{]")
+_REFUSED: Final = re.compile(
+    r"\)[*+{]"  # a repeated group: it may backtrack without end
+    r"|\(\?[^:]"  # flags, which change how all else is read, and what looks around
+    r"|\[\^?\[|--|&&|~~|\|\|"  # what a later Python will take for operations on sets, and warns of
+)
+_READ: Final = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\(\?:|.", re.DOTALL)
+_UNBOUNDED: Final = frozenset("*+{")
 
 
 class PatternRefused(ValueError):
@@ -47,11 +52,31 @@ def named(names: tuple[str, ...], module: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _compiled(whole: str, pattern: str, length: int) -> re.Pattern[str]:
-    # A repeated group may backtrack without end; k unbounded repeats in a row take at most length ** k steps.
-    repeats = len(_UNBOUNDED.findall(whole))
-    if len(pattern) > _LONGEST_PATTERN or _REPEATED_GROUP.search(pattern) or length**repeats > _MOST_STEPS:
-        raise PatternRefused("is a regular expression that may take for ever")
+    if len(pattern) > _LONGEST_PATTERN or _REFUSED.search(pattern) or _steps(whole, length) > _MOST_STEPS:
+        raise PatternRefused("is a regular expression that may take too long")
     try:
         return re.compile(whole)
     except (re.error, RecursionError, OverflowError) as error:
         raise PatternRefused(f"is no regular expression: {error}") from None
+
+
+def _steps(pattern: str, length: int) -> int:
+    """In how many ways the pattern may be laid over a name, at most; no group is repeated."""
+    ways = 1
+    alternatives = [1]
+    for piece in _READ.findall(pattern):
+        if piece in {"(", "(?:"}:
+            alternatives.append(1)
+        elif piece == ")" and len(alternatives) > 1:
+            ways *= alternatives.pop()
+        elif piece == "|":
+            alternatives[-1] += 1
+        elif piece == "?":
+            ways *= 2
+        elif piece in _UNBOUNDED:
+            ways *= max(length, 2)
+        if ways > _MOST_STEPS:
+            break
+    for count in alternatives:
+        ways *= count
+    return ways

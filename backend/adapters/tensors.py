@@ -71,9 +71,9 @@ def sort_out(size: int, digest: str, tensors: Iterable[Tensor]) -> tuple[Weights
     embeddings, flat, unknown, magnitudes, kept = set(), [], [], [], []
     for tensor in tensors:
         ending = next((end for end in _ENDINGS if tensor.name.endswith(end)), None)
-        if ending is not None and len(tensor.name) <= LONGEST_NAME:
+        module = tensor.name.removesuffix(ending or "").removeprefix(_PREFIX)
+        if ending is not None and len(module) <= LONGEST_NAME:
             kind, is_embedding = _ENDINGS[ending]
-            module = tensor.name.removesuffix(ending).removeprefix(_PREFIX)
             if len(tensor.shape) != 2 or 0 in tensor.shape:
                 flat.append(tensor.name)
                 continue
