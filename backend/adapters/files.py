@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from backend.adapters.finding import Finding, error, shown, warning, where
+from backend.adapters.finding import Finding, error, listed, shown, warning
 
 CONFIG: Final = "adapter_config.json"
 WEIGHTS: Final = "adapter_model.safetensors"
@@ -24,7 +24,7 @@ class Folder:
     """Reads only regular files that really lie within ``boundary``, wherever links point; None is no limit."""
 
     def __init__(self, path: Path, boundary: Path | None) -> None:
-        self.path = path.resolve()
+        self.path = _real(path) or path.absolute()
         self._boundary = boundary.resolve() if boundary is not None else None
 
     @property
@@ -34,8 +34,8 @@ class Folder:
 
     def file(self, name: str) -> Path | None:
         """The file itself, links followed; None where there is none, or it is not to be read."""
-        path = (self.path / name).resolve()
-        return path if self._holds(path) and path.is_file() else None
+        path = _real(self.path / name)
+        return path if path is not None and self._holds(path) and path.is_file() else None
 
     def text(self, name: str, most: int = _LONGEST_JSON) -> str | None:
         """A file's text; None where there is no such file. Raises OSError, and ValueError for what is no text."""
@@ -46,7 +46,7 @@ class Folder:
             content = file.read(most + 1)
         if len(content) > most:
             raise ValueError(f"it is longer than {most} bytes")
-        return content.decode("utf-8-sig")
+        return content.decode()  # a byte order mark stays, as vLLM fails at one too
 
     def json(self, name: str) -> Any:
         """A file's JSON; None where there is no such file. Raises OSError and ValueError."""
@@ -63,12 +63,12 @@ class Folder:
         leftovers: list[str] = []
         for path in self._entries():
             name = path.relative_to(self.path).as_posix()
-            if path.is_symlink() and not self._holds(path.resolve()):
+            if path.is_symlink() and not self._holds(_real(path)):
                 leaving.append(name)
             elif path.suffix.lower() in _PICKLES and not path.is_dir():
                 (leftovers if path.name.startswith(_TRAINERS) else pickles).append(name)
         if leaving:
-            message = f"a link leads out of its folder {where(leaving)}; nothing outside was read"
+            message = f"a link leads out of its folder, and was not followed: {listed(leaving)}"
             yield error(
                 "path-traversal",
                 message,
@@ -76,17 +76,17 @@ class Folder:
                 leaving,
             )
         if pickles:
-            message = f"there is a pickle {where(pickles)}, which may run code where it is loaded"
+            message = f"a pickle, which may run code where it is loaded: {listed(pickles)}"
             remedy = f"Delete it: boxes need only {CONFIG} and {WEIGHTS}."
             if self.file(WEIGHTS) is None:
                 remedy = "Save with safe_serialization=True, which is PEFT's default, and delete it."
             yield error("pickle", message, remedy, pickles)
         if leftovers:
-            message = f"the trainer left a pickle {where(leftovers)}: no box reads it, but it is one"
+            message = f"the trainer left a pickle, which no box reads: {listed(leftovers)}"
             yield warning("trainer-leftovers", message, "Delete it before the adapter is handed on.", leftovers)
 
-    def _holds(self, path: Path) -> bool:
-        return self._boundary is None or path.is_relative_to(self._boundary)
+    def _holds(self, path: Path | None) -> bool:
+        return path is not None and (self._boundary is None or path.is_relative_to(self._boundary))
 
     def _entries(self) -> Iterator[Path]:
         count = 0
@@ -96,6 +96,14 @@ class Folder:
                 if count > _MOST_ENTRIES:
                     return
                 yield Path(folder, name)
+
+
+def _real(path: Path) -> Path | None:
+    """Where the links lead in the end; None where they lead round in a circle."""
+    try:
+        return path.resolve()
+    except RuntimeError:
+        return None
 
 
 def unreadable(name: str, problem: Exception) -> Finding:

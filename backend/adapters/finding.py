@@ -47,9 +47,14 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
-def where(modules: Iterable[str]) -> str:
-    """Some modules in a few words: `in model.layers.0.mlp.up_proj and 13 others`."""
-    first, *others = modules
+def listed(names: Iterable[str]) -> str:
+    """Some names in a few words: `model.layers.0.mlp.up_proj and 13 others`."""
+    first, *others = names
     if not others:
-        return f"in {shown(first)}"
-    return f"in {shown(first)} and {len(others)} other{'s' if len(others) > 1 else ''}"
+        return shown(first)
+    return f"{shown(first)} and {len(others)} other{'s' if len(others) > 1 else ''}"
+
+
+def where(modules: Iterable[str]) -> str:
+    """The same, as a place."""
+    return f"in {listed(modules)}"

@@ -48,8 +48,10 @@ def _scalings(members: Sequence[Member]) -> Iterator[tuple[str, Finding]]:
         if rest is None:
             others = " or ".join(sorted({_factor(group[0]) for group in groups if member not in group}))
             message = f"it scales by {own} and others by {others}, with no majority for either"
-            finding = warning(
-                "scaling-mixed", message, "Check lora_alpha against training; --scaling says what is right."
+            finding = error(
+                "scaling-mixed",
+                message,
+                "Set lora_alpha to what training had; say what is right by --scaling or training_record.json.",
             )
         else:
             message = f"it scales by {own}, and {len(rest)} of {len(members)} adapters by {_factor(rest[0])}"

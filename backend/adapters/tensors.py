@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from backend.adapters.finding import Finding, error, warning, where
+from backend.adapters.finding import Finding, error, listed, warning, where
 from backend.adapters.name_pattern import LONGEST_NAME
 
 DTYPES: Final = {"F32": 4, "F16": 2, "BF16": 2}
@@ -110,15 +110,15 @@ def sort_out(size: int, digest: str, tensors: Iterable[Tensor]) -> tuple[Weights
 
 def _complaints(flat: list[str], unknown: list[str], magnitudes: list[str], kept: list[str]) -> Iterable[Finding]:
     if flat:
-        message = f"a tensor has other than two dimensions, or is empty, {where(flat)}"
+        message = f"no matrix, or an empty one: {listed(flat)}"
         yield error("shape-mismatch", message, "Export the adapter again.", flat)
     if magnitudes:
-        message = f"there are DoRA's magnitude vectors {where(magnitudes)}; vLLM does not load them"
+        message = f"it holds magnitude vectors of DoRA, which vLLM does not load: {listed(magnitudes)}"
         yield error("dora", message, "Train it as plain LoRA, or merge it into a base of its own.", magnitudes)
     if unknown:
-        message = f"there is a tensor that vLLM does not load as LoRA {where(unknown)}"
+        message = f"vLLM does not load {listed(unknown)} as LoRA"
         yield error("tensor-unknown", message, "Save only lora_A and lora_B: train no other weights.", unknown)
     if kept:
-        message = f"the base's embeddings were saved along {where(kept)}; vLLM passes them over and uses the base's own"
+        message = f"the base's embeddings were saved along ({listed(kept)}); vLLM passes them over for the base's own"
         remedy = "If training changed them, it needs a base of its own; else save with save_embedding_layers=False."
         yield warning("embeddings-saved", message, remedy, kept)

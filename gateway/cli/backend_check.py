@@ -16,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Column, Table
 from rich.text import Text
 
+from backend.adapters.finding import shown as printable
 from gateway.cli.exit_codes import FOUND_WRONG, UNREACHABLE
 from gateway.errors import PolicyError
 from gateway.policy.models import MAX_LORA_RANKS, Fleet
@@ -91,7 +92,7 @@ def check(
     if as_json:
         facts = {"ok": not wrong, "base": _base_facts(found_base), "max_lora_rank": max_lora_rank}
         facts["adapters"] = [_facts(adapter, ok=adapter not in wrong) for adapter in checked]
-        sys.stdout.write(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(facts, indent=2) + "\n")
     else:
         _show(checked, wrong, max_lora_rank)
     if wrong:
@@ -230,7 +231,7 @@ def _names(checked: Sequence[CheckedAdapter]) -> dict[Path, str]:
     """The folder's name, and its whole path where several have the same."""
     names = {adapter.folder: adapter.folder.resolve().name for adapter in checked}
     often = Counter(names.values())
-    return {folder: str(folder) if often[name] > 1 else name for folder, name in names.items()}
+    return {folder: printable(str(folder) if often[name] > 1 else name) for folder, name in names.items()}
 
 
 def _megabytes(size: int | None) -> str:

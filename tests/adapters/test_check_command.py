@@ -29,6 +29,15 @@ def test_people_see_a_table_and_a_sentence_for_everything_that_is_wrong(
     assert lines[-1] == "2 adapters, 1 wrong, 0 with warnings"
 
 
+def test_people_who_have_to_wait_see_how_far_it_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.cli.backend_check._LONG_BYTES", 1)
+    folder = bench.adapter()
+    assert bench.run([folder])[2] == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # for a terminal
+    assert "reading adapters" in bench.run([folder])[2]
+    assert bench.run([folder], "--json")[2] == ""
+
+
 def test_adapters_of_one_name_are_told_apart_by_their_paths(bench: Bench) -> None:
     _, out, _ = bench.run([bench.adapter("a/v1", lora_alpha=0), bench.adapter("b/v1")])
     assert f"{bench.folder / 'adapters' / 'a' / 'v1'}: error: alpha-not-positive" in out

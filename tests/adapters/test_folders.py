@@ -66,6 +66,12 @@ def test_any_link_out_of_the_folder_is_refused(bench: Bench) -> None:
     assert bench.check(folder).codes() == {"path-traversal"}
 
 
+def test_a_link_that_leads_round_in_a_circle_is_refused(bench: Bench) -> None:
+    folder = bench.adapter()
+    (folder / "tokenizer.json").symlink_to("tokenizer.json")
+    assert bench.check(folder).codes() == {"path-traversal"}
+
+
 def test_links_within_the_root_are_followed(bench: Bench) -> None:
     folder = bench.adapter()
     replaced_by_link(folder / "adapter_model.safetensors", bench.folder / "blob")

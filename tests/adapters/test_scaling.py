@@ -38,13 +38,13 @@ def test_a_scaling_of_its_own_that_its_record_confirms_is_meant(bench: Bench) ->
     assert (verdict.code, verdict.codes("odd", "info")) == (0, {"scaling-differs-from-fleet"})
 
 
-def test_where_two_disagree_both_are_warned_of(bench: Bench) -> None:
-    verdict = bench.check(bench.adapter("one"), bench.adapter("two", lora_alpha=16))
-    assert (verdict.code, verdict.codes("one", "warning"), verdict.codes("two", "warning")) == (
-        0,
-        {"scaling-mixed"},
-        {"scaling-mixed"},
-    )
+def test_where_two_disagree_both_have_to_show_that_they_are_right(bench: Bench) -> None:
+    one, two = bench.adapter("one"), bench.adapter("two", lora_alpha=16)
+    verdict = bench.check(one, two)
+    assert (verdict.code, verdict.codes("one"), verdict.codes("two")) == (1, {"scaling-mixed"}, {"scaling-mixed"})
+    for folder in (one, two):
+        (folder / "training_record.json").write_text((folder / "adapter_config.json").read_text())
+    assert bench.check(one, two).code == 0
 
 
 def test_the_command_may_say_what_is_right(bench: Bench) -> None:
