@@ -22,7 +22,12 @@ class Tokenizer:
 def check_tokenizer(own: Tokenizer, base: Tokenizer | None, vocab_size: int | None) -> Iterator[Finding]:
     """Hold the adapter's tokenizer files against the base's, and against its embedding's ``vocab_size`` rows."""
     tokens = own.tokens or {}
-    beyond = sorted(name for name, number in tokens.items() if vocab_size is not None and number >= vocab_size)
+    shared = (base.tokens if base is not None else None) or {}  # a base may itself have more tokens than rows
+    beyond = sorted(
+        name
+        for name, number in tokens.items()
+        if vocab_size is not None and number >= vocab_size and shared.get(name) != number
+    )
     if beyond:
         yield error(
             "tokens-beyond-vocabulary",

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from backend.adapters.check import CheckedAdapter
 
 _STYLES: Final = {"error": "red", "warning": "yellow", "info": "cyan"}
+_FIGURES: Final = ("rank", "scaling", "kept in", "file", "on a box", "padding")
+_COLUMNS: Final = ("adapter", *_FIGURES, "findings")
+_ONLY_WIDE: Final = ("kept in", "file", "on a box")
+_WIDE: Final = 110
+"""Characters a line from which on there is room for those; the JSON has them all."""
 _LONG_BYTES: Final = 256 * 1024 * 1024
 """About what is read in the first second."""
 
@@ -72,7 +77,7 @@ def check(
     """Check LoRA adapters without a GPU, before a box loads them and serves nonsense.
 
     Give all adapters of a fleet at once: a scaling or rank that differs from the others' is found so. Exits with 1
-    where something is wrong, with 3 where the base, the policies or the packages of failsoft[backend] cannot be had.
+    where something is wrong, with 3 where the base, the policies or the optional packages (backend) cannot be had.
     """
     named = _fleet(policies, fleet)
     if base is None and named is not None and named.model_path is not None:
@@ -160,21 +165,15 @@ def _show(checked: Sequence[CheckedAdapter], wrong: Sequence[CheckedAdapter], ma
     """The table, then every finding as a sentence of its own, then the sum."""
     console = Console(emoji=False, highlight=False)
     names = _names(checked)
-    table = Table(Column("adapter", overflow="fold"))
-    for heading in ("rank", "scaling", "kept in", "file", "on a box", "padding", "findings"):
-        table.add_column(heading, no_wrap=heading != "findings")
+    headings = [name for name in _COLUMNS if console.width >= _WIDE or name not in _ONLY_WIDE]
+    table = Table(*(Column(name, no_wrap=name in _FIGURES, overflow="fold") for name in headings))
     for adapter in checked:
-        held = adapter.held
-        table.add_row(
-            Text(names[adapter.folder]),
-            str(held.rank) if held is not None else "–",
-            ", ".join(f"{factor:g}" for factor in adapter.scaling[:3]) or "–",
-            ", ".join(adapter.dtypes) or "–",
-            _megabytes(adapter.size),
-            _megabytes(held.loaded_bytes if held is not None else None),
-            f"{held.padding:.0%}" if held is not None and held.padding is not None else "–",
-            _codes(adapter),
-        )
+        cells: dict[str, str | Text] = {
+            "adapter": Text(names[adapter.folder]),
+            **_figures(adapter),
+            "findings": _codes(adapter),
+        }
+        table.add_row(*(cells[name] for name in headings))
     console.print(table)
     for adapter in checked:
         for finding in adapter.findings:
@@ -190,6 +189,18 @@ def _show(checked: Sequence[CheckedAdapter], wrong: Sequence[CheckedAdapter], ma
     if max_lora_rank is None:
         sums += "; without --max-lora-rank or --policies, ranks were not held against a limit of the fleet"
     console.print(Text(sums, style="red" if wrong else "green"), soft_wrap=True)
+
+
+def _figures(adapter: CheckedAdapter) -> dict[str, str]:
+    held = adapter.held
+    return {
+        "rank": str(held.rank) if held is not None else "–",
+        "scaling": ", ".join(f"{factor:g}" for factor in adapter.scaling[:3]) or "–",
+        "kept in": ", ".join(adapter.dtypes) or "–",
+        "file": _megabytes(adapter.size),
+        "on a box": _megabytes(held.loaded_bytes if held is not None else None),
+        "padding": f"{held.padding:.0%}" if held is not None and held.padding is not None else "–",
+    }
 
 
 def _codes(adapter: CheckedAdapter) -> Text:

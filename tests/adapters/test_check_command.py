@@ -29,6 +29,14 @@ def test_people_see_a_table_and_a_sentence_for_everything_that_is_wrong(
     assert lines[-1] == "2 adapters, 1 wrong, 0 with warnings"
 
 
+def test_the_codes_are_whole_on_a_narrow_terminal(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    name = "customer_with_a_long_name_v3"
+    _, out, _ = bench.run([bench.adapter(name, made=sliced(tensors(16), 8))])
+    assert "…" not in out
+    assert f"{name}: error: rank-mismatch-tensors: " in out
+
+
 def test_people_who_have_to_wait_see_how_far_it_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.cli.backend_check._LONG_BYTES", 1)
     folder = bench.adapter()

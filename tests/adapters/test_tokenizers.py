@@ -40,6 +40,12 @@ def test_tokens_past_the_bases_vocabulary_are_found(bench: Bench, adapter: Path)
     assert "<call>" in verdict.finding("tokens-beyond-vocabulary")["message"]
 
 
+def test_tokens_that_the_base_has_past_its_own_vocabulary_pass(bench: Bench, adapter: Path) -> None:
+    for folder in (bench.base, adapter):
+        save_tokenizer(folder, added={"<s>": 90, "<image>": 100})
+    assert bench.check(adapter, options=["--strict"]).code == 0
+
+
 def test_tokens_that_the_base_has_not_are_found(bench: Bench, adapter: Path) -> None:
     save_tokenizer(adapter, added={"<s>": 90, "<call>": 91})
     assert bench.check(adapter).codes() == {"tokens-added"}
