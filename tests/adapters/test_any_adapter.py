@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backend.adapters.base_model import BaseModel, describe
@@ -27,6 +27,9 @@ from backend.adapters.tensors import Tensor, Weights, sort_out
 from backend.adapters.training_record import check_record
 from backend.adapters.weights import read_weights
 from tests.adapters.bench import BASE, CONFIG, TARGETS, kept, peft_config, tensors, write_safetensors
+
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no failure."""
 
 sizes = st.integers(1, 6)
 ranks = st.integers(1, 64)
@@ -75,12 +78,14 @@ def judged(config: LoraConfig, found: list[Tensor], base: BaseModel) -> Iterator
     yield from check_record(config, config, weights)
 
 
+@CALM
 @given(bases(), ranks, st.booleans())
 def test_whatever_fits_the_base_passes(base: BaseModel, rank: int, rslora: bool) -> None:
     config = config_of(rank, use_rslora=rslora)
     assert [finding.code for finding in judged(config, fitting(base, rank), base)] == []
 
 
+@CALM
 @given(bases(), ranks, ranks)
 def test_whatever_rank_differs_is_found_by_its_name(base: BaseModel, claimed: int, held: int) -> None:
     codes = {finding.code for finding in judged(config_of(claimed), fitting(base, held), base)}
@@ -88,6 +93,7 @@ def test_whatever_rank_differs_is_found_by_its_name(base: BaseModel, claimed: in
     assert {code for code in codes if code.startswith("rank-mismatch")} == due
 
 
+@CALM
 @given(bases(), ranks, ranks, st.sampled_from("AB"))
 def test_whatever_half_is_cut_is_found(base: BaseModel, rank: int, other: int, half: str) -> None:
     codes = {finding.code for finding in judged(config_of(rank), fitting(base, rank, **{half: other}), base)}
@@ -95,12 +101,14 @@ def test_whatever_half_is_cut_is_found(base: BaseModel, rank: int, other: int, h
     assert (f"rank-mismatch-{smaller.lower()}" in codes) == (rank != other)
 
 
+@CALM
 @given(bases(), bases(), ranks)
 def test_whatever_base_differs_in_shape_is_found(own: BaseModel, other: BaseModel, rank: int) -> None:
     wrong = [finding for finding in judged(config_of(rank), fitting(own, rank), other) if finding.severity == "error"]
     assert bool(wrong) == (own.linears != other.linears or own.layers != other.layers)
 
 
+@CALM
 @given(st.data(), bases(), ranks)
 def test_whatever_tensor_is_missing_is_found(data: st.DataObject, base: BaseModel, rank: int) -> None:
     found = fitting(base, rank)
@@ -116,6 +124,7 @@ json_values = st.recursive(
 )
 
 
+@CALM
 @given(st.dictionaries(st.sampled_from(list(peft_config())), json_values), bases())
 def test_whatever_a_configuration_holds_is_judged_and_not_raised(changes: dict[str, Any], base: BaseModel) -> None:
     config, findings = parse(peft_config(8) | changes)
@@ -124,7 +133,7 @@ def test_whatever_a_configuration_holds_is_judged_and_not_raised(changes: dict[s
         list(judged(config, fitting(base, 8), base))
 
 
-@settings(max_examples=300)
+@settings(CALM, max_examples=300)
 @given(st.text("ab.*+?()[]{},1|-&~^$\\", max_size=30) | st.text(max_size=5), st.text("ab.1-", max_size=96))
 def test_whatever_pattern_is_run_or_refused(pattern: str, module: str) -> None:
     for run in (lambda: first_match({pattern: 1}, module), lambda: matches_whole(pattern, module)):
@@ -150,20 +159,20 @@ def file_of(made: Any) -> bytes:
 WHOLE = file_of(tensors(2, layers=1))
 
 
-@settings(max_examples=60)
+@settings(CALM, max_examples=60)
 @given(st.binary(max_size=200) | st.integers(0, len(WHOLE)).map(lambda end: WHOLE[:end]))
 def test_whatever_file_it_is_is_judged_and_not_raised(content: bytes) -> None:
     weights, findings = read(content)
     assert weights is not None or findings
 
 
-@settings(max_examples=60)
+@settings(CALM, max_examples=60)
 @given(st.integers(0, 1500), st.integers(0, 255))
 def test_whatever_byte_is_flipped_is_judged_and_not_raised(position: int, byte: int) -> None:
     read(WHOLE[:position] + bytes([byte]) + WHOLE[position + 1 :])
 
 
-@settings(max_examples=60)
+@settings(CALM, max_examples=60)
 @given(
     st.lists(st.floats(width=32) | st.sampled_from([0.0, -0.0, 1e-40]), min_size=1, max_size=40),
     st.sampled_from(["F32", "F16", "BF16"]),
@@ -178,6 +187,7 @@ def test_the_largest_number_is_the_one_that_numpy_finds(numbers: list[float], dt
     assert found == due or (math.isnan(found) and math.isnan(due))
 
 
+@CALM
 @given(st.text())
 def test_whatever_is_shown_is_one_short_line(text: str) -> None:
     line = shown(text)
