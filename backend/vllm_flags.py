@@ -16,7 +16,7 @@ TABLE: Final = Path(__file__).parent / "vllm_flags.tsv"
 _HEADER: Final = "# Which flags `vllm serve` takes, by release. Made by `python -m backend.flag_survey`; do not edit.\n"
 
 Kind = Literal["value", "optional", "switch", "toggle"]
-"""``value``: one or more must follow. ``optional``: may follow. ``switch``: none. ``toggle``: none, has a --no- twin."""
+"""``value``: one or more follow. ``optional``: one may. ``switch``: none. ``toggle``: a switch with a --no- twin."""
 
 REPLACED: Final = {
     "--swap-space": "leave it out: vLLM recomputes preempted requests and swaps nothing to the CPU",
@@ -85,7 +85,7 @@ class Release:
     """Flags that other releases take."""
 
     def find(self, name: str) -> Flag | None:
-        """The flag of this release that is written ``name``; underscores are dashes, ``=VALUE`` and ``.KEY`` may follow."""
+        """The flag of this release that is written ``name``, if with ``_`` for ``-``, ``=VALUE`` or ``.KEY``."""
         return _by_name(self.flags).get(canonical(name))
 
     def elsewhere(self, name: str) -> Flag | None:
@@ -101,9 +101,11 @@ class Release:
 
 
 def canonical(name: str) -> str:
-    """``--max_loras=8`` as ``--max-loras``."""
-    name = name.partition("=")[0]
-    return name.partition(".")[0].replace("_", "-") if name.startswith("--") else name
+    """``--max_loras=8`` as ``--max-loras``, ``-O3`` as ``--optimization-level``."""
+    if name.startswith("-O"):
+        return "--optimization-level"
+    name = name.partition("=")[0].partition(".")[0]
+    return name.replace("_", "-") if name.startswith("--") else name
 
 
 @cache

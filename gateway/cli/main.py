@@ -26,6 +26,7 @@ SUBCOMMANDS: Final = {
     "drain": ("gateway.cli.drain", "Send nothing new to a box, for maintenance; what runs there goes on."),
     "undrain": ("gateway.cli.undrain", "Let a drained box take traffic again."),
     "explain": ("gateway.cli.explain", "The plan a running gateway would make for a request now, and why."),
+    "backend": ("gateway.cli.backend", "vLLM boxes: how they are started, whether their adapters are sound."),
     "simulate-box": ("gateway.cli.simulate_box", "A vLLM box without a GPU."),
 }
 

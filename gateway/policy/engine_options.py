@@ -59,7 +59,7 @@ class EngineOptions(Keys):
     max_num_seqs: Count | None = None
     """Requests in one batch."""
     max_queued_requests: Count | None = None
-    """Requests that the box takes in, running and waiting, before it says 503. Four times max_num_seqs, if that is set."""
+    """Requests, running and waiting, past which the box says 503. Four times max_num_seqs, where that is set."""
     max_queued_tokens: Count | None = None
     """Prompt tokens that may wait before the box says 503."""
     tensor_parallel_size: Annotated[int, Field(ge=1, le=1024)] | None = None
@@ -67,7 +67,7 @@ class EngineOptions(Keys):
     dtype: Literal["auto", "bfloat16", "float16", "float32", "half", "float"] | None = None
     """The type of weights and activations."""
     tool_call_parser: Annotated[Text, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None = None
-    """Which of vLLM's parsers reads the model's tool calls, such as llama3_json; without it requests with tools get a 400."""
+    """Which of vLLM's parsers reads tool calls, such as llama3_json; without one, requests with tools get a 400."""
     chat_template: Text | None = None
     """A file on the box, where the tokenizer's own template is not the right one."""
     register_adapters: bool = True
@@ -79,7 +79,7 @@ class EngineOptions(Keys):
     drain: Duration = 30.0
     """How long running requests may go on after SIGTERM. 30s."""
     listen: Annotated[Text, Field(pattern=r"^[^/\s]+$")] | None = None
-    """The address that vLLM listens on, where it is not that of the url: an IP address or 0.0.0.0, with :PORT if it differs."""
+    """Where vLLM listens, if not at the url's address: an IP address such as 0.0.0.0, with :PORT if that differs."""
     env: dict[Annotated[str, AfterValidator(_environment_name)], Argument] = Field(default_factory=dict)
     """More environment variables; a secret only as a reference such as ${HF_TOKEN}."""
     extra: list[Argument] = Field(default_factory=list)

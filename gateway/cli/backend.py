@@ -1,0 +1,10 @@
+"""`failsoft backend`: vLLM boxes, and the adapters that they serve."""
+
+from __future__ import annotations
+
+import typer
+
+from gateway.cli.backend_command import command
+
+app = typer.Typer(help="Start vLLM boxes right.", no_args_is_help=True)
+app.command()(command)
