@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from backend.adapter_folders import adapter_paths, folder_objections
-from backend.flag_check import objections, pool_objections
+from backend.flag_check import objections, pool_objections, queue_limit
 from backend.objections import Objection
 from backend.pool_size import pool_size, room_for_reloads
 from backend.serve_plan import ServePlan
@@ -69,6 +69,7 @@ def box_to_serve(policies: PolicySet, name: str, release: Release) -> BoxToServe
         max_lora_rank=fleet.max_lora_rank,
         api_key=box.api_key,
         options=options,
+        max_queued_requests=queue_limit(options),
         drain_s=options.drain,
     )
     found += [*objections(plan, release), *pool_objections(len(names), plan)]

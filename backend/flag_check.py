@@ -7,9 +7,10 @@ from typing import Final
 
 from backend.objections import Objection
 from backend.pool_size import room_for_reloads
-from backend.serve_plan import QUEUE_DEPTH, Group, ServePlan, grouped, is_flag
+from backend.serve_plan import Group, ServePlan, grouped, is_flag
 from backend.vllm_flags import REPLACED, Flag, Release, canonical, parse_version
 from gateway.policy.diagnostics import Severity, nearest
+from gateway.policy.engine_options import EngineOptions
 
 OWN: Final = {
     "--model": "model_path of the fleet",
@@ -36,11 +37,20 @@ OWN: Final = {
     "--shutdown-timeout": "engine.drain",
 }
 """Flags that are written from something else in fleet.yaml, and from what."""
+QUEUE_DEPTH: Final = 4
+"""Times ``max_num_seqs``, where no ``max_queued_requests`` is written: one batch runs, three wait."""
 NO_SERVER: Final = {
     "--headless": "starts no HTTP server",
     "--grpc": "serves gRPC, which gateways do not speak",
     "--tokens-only": "serves no chat",
 }
+
+
+def queue_limit(options: EngineOptions) -> int | None:
+    """Running and waiting requests that a box takes in."""
+    if options.max_queued_requests is None and options.max_num_seqs is not None:
+        return QUEUE_DEPTH * options.max_num_seqs
+    return options.max_queued_requests
 
 
 def objections(plan: ServePlan, release: Release) -> Iterator[Objection]:
@@ -109,7 +119,7 @@ def _batch(plan: ServePlan) -> Iterator[Objection]:
     options = plan.options
     if options.gpu_memory_utilization is not None and not 0 < options.gpu_memory_utilization <= 1:
         yield Objection("engine.gpu_memory_utilization", "has to be over 0 and at most 1")
-    queued, seqs = options.max_queued_requests, options.max_num_seqs
+    queued, seqs = plan.max_queued_requests, options.max_num_seqs
     if queued is not None and seqs is not None and queued < seqs:
         yield Objection(
             "engine.max_queued_requests",

@@ -14,8 +14,6 @@ from backend.vllm_flags import Release
 from gateway.policy.engine_options import EngineOptions
 from gateway.policy.names import REFERENCE_PATTERN, referenced
 
-QUEUE_DEPTH: Final = 4
-"""Times ``max_num_seqs``, where no ``max_queued_requests`` is written: one batch runs, three wait."""
 RUNTIME_LOADING: Final = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 API_KEY: Final = "VLLM_API_KEY"
 _SILENT: Final = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
@@ -31,7 +29,8 @@ Group = tuple[str, ...]
 class ServePlan:
     """One vLLM server. ``adapters``: paths by name, loaded at start. ``max_loras`` 0: no adapters at all.
 
-    ``api_key``: a reference such as ``${BOX_KEY}``. ``drain_s`` 0: SIGTERM ends what runs.
+    ``api_key``: a reference such as ``${BOX_KEY}``. ``max_queued_requests``: running and waiting, none for no limit.
+    ``drain_s`` 0: SIGTERM ends what runs.
     """
 
     model: str
@@ -44,14 +43,8 @@ class ServePlan:
     max_lora_rank: int = 16
     api_key: str | None = None
     options: EngineOptions = field(default_factory=EngineOptions)
+    max_queued_requests: int | None = None
     drain_s: float = 0.0
-
-    @property
-    def max_queued_requests(self) -> int | None:
-        """Running and waiting requests that the box takes in."""
-        seqs = self.options.max_num_seqs
-        given = self.options.max_queued_requests
-        return QUEUE_DEPTH * seqs if given is None and seqs is not None else given
 
 
 @dataclass(frozen=True, slots=True)
