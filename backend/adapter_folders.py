@@ -20,9 +20,13 @@ def adapter_paths(root: str, names: list[str]) -> dict[str, str]:
     return {name: f"{root.rstrip('/')}/{name}" for name in sorted(names)}
 
 
-def folder_objections(root: str, adapters: Mapping[str, str], max_lora_rank: int) -> Iterator[Objection]:
-    """What is missing or too large under ``root``; nothing where that folder cannot be read on this machine."""
+def folder_objections(root: str, adapters: Mapping[str, str], max_lora_rank: int, *, here: bool) -> Iterator[Objection]:
+    """What is missing or too large under ``root``; unless ``here``, nothing where that folder cannot be read."""
     if not Path(root).is_dir():
+        if here:
+            yield Objection(
+                "adapter_root", f"is {root}, which is no folder here", "start the box where the adapters are"
+            )
         return
     missing, too_large = [], []
     for name, path in adapters.items():

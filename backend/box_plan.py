@@ -35,10 +35,11 @@ class BoxToServe:
     objections: tuple[Objection, ...]
 
 
-def box_to_serve(policies: PolicySet, name: str, release: Release) -> BoxToServe:
+def box_to_serve(policies: PolicySet, name: str, release: Release, *, here: bool = False) -> BoxToServe:
     """What the box ``name`` of ``policies`` is to serve under ``release``, and everything that speaks against it.
 
-    Looks into ``adapter_root``, if that can be read here. Raises UnknownBox.
+    Looks into ``adapter_root``, if that can be read; ``here``: this machine is the box, so that it has to be. Raises
+    UnknownBox.
     """
     fleet_name, fleet, box = _find(policies, name)
     names = _adapters(policies, fleet_name)
@@ -53,7 +54,7 @@ def box_to_serve(policies: PolicySet, name: str, release: Release) -> BoxToServe
             found.append(Objection(f"fleets.{fleet_name}", "has no adapter_root", hint))
         else:
             adapters = adapter_paths(fleet.adapter_root, names)
-            found += folder_objections(fleet.adapter_root, adapters, fleet.max_lora_rank)
+            found += folder_objections(fleet.adapter_root, adapters, fleet.max_lora_rank, here=here)
     listening = _listening(box, options, found)
     if fleet.model_path is None or listening is None:
         return BoxToServe(name, fleet_name, box.url, None, tuple(found))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import typer
 
 from gateway.cli.backend_command import command
+from gateway.cli.backend_launch import launch
 
 app = typer.Typer(help="Start vLLM boxes right.", no_args_is_help=True)
 app.command()(command)
+app.command()(launch)

@@ -25,10 +25,13 @@ Policies = Annotated[
 DEFAULT_POLICIES = Path("policies")
 
 
-def find_box(name: str, policies: Path, release: Release) -> BoxToServe:
-    """The box as the folder has it. Raises PolicyError, and BadParameter where there is no such box."""
+def find_box(name: str, policies: Path, release: Release, *, here: bool = False) -> BoxToServe:
+    """The box as the folder has it; ``here``: to run on this machine.
+
+    Raises PolicyError, and BadParameter where there is no such box.
+    """
     try:
-        return box_to_serve(read_folder(policies), name, release)
+        return box_to_serve(read_folder(policies), name, release, here=here)
     except UnknownBox as error:
         raise typer.BadParameter(str(error), param_hint="BOX") from None
 
