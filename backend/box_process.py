@@ -156,6 +156,11 @@ class BoxProcess:
         return True
 
 
+def descendants(pid: int) -> list[int]:
+    """The processes that ``pid`` has started, and those that these have."""
+    return [found for child in _children(pid) for found in (child, *descendants(child))]
+
+
 def _children(pid: int) -> list[int]:
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())

@@ -20,7 +20,7 @@ from gateway.tasks import TaskSet
 POLL_S: Final = 0.1
 PROBE_EVERY_S: Final = 0.4
 TRIM_EVERY_S: Final = 5.0
-TEAR_DOWN_S: Final = 15.0
+TEAR_DOWN_S: Final = 10.0
 """What vLLM may take to end beyond the time that it was given for running requests."""
 TAIL_LINES: Final = 20
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -142,7 +142,7 @@ class Supervisor:
             self._process.start()
             served_s, why = await self._one_life()
             if self._signals:
-                await self._stop()
+                await self._stop(serving=served_s is not None)
                 return True
             by_itself = not self._process.running
             status = self._process.sweep()
@@ -199,14 +199,14 @@ class Supervisor:
         while not await self._first_token.given():  # noqa: ASYNC110 - nobody would tell us
             await asyncio.sleep(PROBE_EVERY_S)
 
-    async def _stop(self) -> None:
+    async def _stop(self, *, serving: bool) -> None:
         """SIGTERM for the server, which then drains; SIGKILL when its time is over or a second signal comes."""
-        within_s = self._patience.drain_s + TEAR_DOWN_S
-        self._tell(Stopping(self._signals[0].name, self._patience.drain_s))
+        drain_s = self._patience.drain_s if serving else 0.0
+        self._tell(Stopping(self._signals[0].name, drain_s))
         self._told.clear()
         if self._process.running:
             self._process.terminate()
-        until_s = time.monotonic() + within_s
+        until_s = time.monotonic() + drain_s + TEAR_DOWN_S
         while self._process.running and time.monotonic() < until_s and not await self._signal_within(POLL_S):
             continue
         in_order = not self._process.running

@@ -57,6 +57,8 @@ class Screen:
             now_s = time.monotonic()
             if self._console.is_terminal:
                 self._console.print(_Start(event.progress))
+            else:
+                self._over(event.progress)
             self.say(f"ready after {event.progress.seconds(now_s):.1f} s: the base answered with a token", "green")
         elif isinstance(event, Ended):
             self._console.print(Text(event.tail, style="dim"))
@@ -66,9 +68,8 @@ class Screen:
         elif isinstance(event, Restarting):
             self.say(f"starts again in {event.in_s:g} s ({event.number} of {event.allowed})", "yellow")
         elif isinstance(event, Stopping):
-            self.say(
-                f"{event.signal_name}: running requests have {event.within_s:g} s; a second signal ends them at once"
-            )
+            left = f"running requests have {event.within_s:g} s" if event.within_s else "nothing runs yet"
+            self.say(f"{event.signal_name}: {left}; a second signal ends it at once")
         else:
             self.say("has ended" if event.in_order else "had to be killed", "" if event.in_order else "yellow")
 
@@ -76,13 +77,18 @@ class Screen:
         """A line where a phase begins; details come with the line that says that it is over."""
         if progress.phase == self._said or progress.phase is Phase.READY:
             return
-        now_s = time.monotonic()
-        if self._said is not None:
-            took_s = progress.seconds_in(self._said, now_s) or 0.0
-            detail = progress.details.get(self._said)
-            self.say(f"{TITLES[self._said]}: {took_s:.1f} s{f', {detail}' if detail else ''}")
+        self._over(progress)
         self._said = progress.phase
         self.say(f"{TITLES[progress.phase]} …")
+
+    def _over(self, progress: StartProgress) -> None:
+        """A line for each phase that has ended since the last one was named."""
+        now_s = time.monotonic()
+        for phase in SHOWN:
+            took_s = progress.seconds_in(phase, now_s)
+            if self._said is not None and self._said <= phase < progress.phase and took_s is not None:
+                detail = progress.details.get(phase)
+                self.say(f"{TITLES[phase]}: {took_s:.1f} s{f', {detail}' if detail else ''}")
 
 
 class _Start:
