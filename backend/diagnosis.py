@@ -46,6 +46,11 @@ _CATALOGUE: Final = (
     ),
     _known(r"error: (?P<what>argument [^\n]{1,300})", "vLLM refuses an {what}", "correct that key of engine"),
     _known(
+        r"invalid tool call parser: (?P<what>[^\n(]{1,80})",
+        "vLLM has no tool parser {what}",
+        "correct engine.tool_call_parser; the log lists those that there are",
+    ),
+    _known(
         r"No module named '(?P<what>vllm[\w.]*)'",
         "the interpreter has no module {what}",
         "name the one of vLLM's environment with --python, or its program with --vllm",

@@ -12,6 +12,8 @@ class FirstToken:
 
     def __init__(self, url: str, model: str, api_key: str | None) -> None:
         headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+        self.last_answer = "nothing"
+        """What the latest attempt came to, for people."""
         self._model = model
         self._client = httpx2.AsyncClient(base_url=url, headers=headers, timeout=PROBE_TIMEOUT_S, trust_env=False)
 
@@ -19,11 +21,14 @@ class FirstToken:
         """Whether the base model gives one now. A server that is not up yet is no error."""
         body = {"model": self._model, "prompt": "The agent", "max_tokens": 1}
         try:
-            if (await self._client.get("/health")).status_code != 200:
-                return False
-            return (await self._client.post("/v1/completions", json=body)).status_code == 200
-        except httpx2.HTTPError:
+            answer = await self._client.get("/health")
+            if answer.status_code == 200:
+                answer = await self._client.post("/v1/completions", json=body)
+        except httpx2.HTTPError as error:
+            self.last_answer = type(error).__name__
             return False
+        self.last_answer = f"status {answer.status_code} from {answer.url.path}"
+        return answer.url.path == "/v1/completions" and answer.status_code == 200
 
     async def close(self) -> None:
         """Let go of its connections."""

@@ -119,14 +119,16 @@ class Supervisor:
     async def run(self) -> bool:
         """Serve until a signal comes, which is True, or until no start is left, which is False. Raises OSError."""
         loop = asyncio.get_running_loop()
-        for one in SIGNALS:
+        # nohup has SIGHUP ignored, which is to stay so.
+        followed = [one for one in SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
+        for one in followed:
             loop.add_signal_handler(one, self._signalled, one)
         try:
             return await self._live()
         finally:
             self._process.kill()
             await self._first_token.close()
-            for one in SIGNALS:
+            for one in followed:
                 loop.remove_signal_handler(one)
 
     def _signalled(self, one: signal.Signals) -> None:
@@ -169,7 +171,8 @@ class Supervisor:
                 if not self._process.running:
                     return None, "ended while it started"
                 if progress.seconds(time.monotonic()) > self._patience.start_s:
-                    return None, f"gave no token within {self._patience.start_s:.0f} s"
+                    latest = self._first_token.last_answer
+                    return None, f"gave no token within {self._patience.start_s:.0f} s: the last answer was {latest}"
                 if await self._signal_within(POLL_S):
                     return None, ""
                 self._follow(progress)

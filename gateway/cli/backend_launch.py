@@ -97,7 +97,7 @@ async def _supervise(
     supervisor = Supervisor(
         BoxProcess(box, command, log=file.path),
         file,
-        FirstToken(url, plan.served_name, command.environment.get(API_KEY)),
+        FirstToken(url, plan.served_name, command.environment[API_KEY] or None),
         adapters=len(plan.adapters),
         restarts=restarts,
         patience=Patience(start_within, plan.drain_s),
@@ -108,8 +108,9 @@ async def _supervise(
 
 def _command(installed: InstalledVllm, plan: ServePlan, of: Release) -> VllmCommand:
     made = (by_interpreter if installed.by_interpreter else by_program)(installed.path, plan, of)
-    # The log is read as it grows, so nothing may stay in a buffer.
-    return replace(made, environment={"PYTHONUNBUFFERED": "1", **resolved(made.environment, os.environ)})
+    # The log is read as it grows, so nothing may stay in a buffer. A key of our own environment is not the box's.
+    ours = {"PYTHONUNBUFFERED": "1", API_KEY: ""}
+    return replace(made, environment=ours | resolved(made.environment, os.environ))
 
 
 def _here(plan: ServePlan) -> Iterator[Objection]:

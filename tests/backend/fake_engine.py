@@ -28,7 +28,7 @@ INFO [core.py:402] init engine (profile, create kv cache, warmup model) took 2.5
 INFO [serving.py:226] Loaded new LoRA adapter: name 'acme_v3', path '/adapters/acme_v3'
 INFO [entry.py:140] Starting vLLM server on http://127.0.0.1:8000
 """
-KEY = os.environ.get("VLLM_API_KEY")
+KEY = os.environ.get("VLLM_API_KEY")  # as vLLM has it, an empty one is none
 
 # vLLM sets the title of its engine's process.
 engine = subprocess.Popen(["VLLM::EngineCore", "600"], executable="/bin/sleep")
@@ -46,7 +46,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        known = KEY is None or self.headers["authorization"] == f"Bearer {KEY}"
+        known = not KEY or self.headers["authorization"] == f"Bearer {KEY}"
         self._say(200 if known and body["model"] == "base" else 401)
 
     def _say(self, status: int, body: bytes = b"") -> None:

@@ -288,3 +288,4 @@ def test_the_model_of_the_example_policies_is_started_by_one_line_a_flag(capsys:
     words = shlex.split(out.replace("\\\n", " "))
     assert 'VLLM_API_KEY="${BOX_KEY:?}" \\\n' in out
     assert words[words.index("--max-cpu-loras") + 1] == "64"
+    assert words[words.index("--max-num-queued-reqs") + 1] == "256"

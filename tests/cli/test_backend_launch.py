@@ -150,11 +150,17 @@ async def test_the_box_s_key_comes_by_its_environment_and_the_token_is_asked_for
     assert "sesame" not in said + " ".join(about["arguments"])
 
 
+async def test_a_key_of_the_shell_is_not_the_box_s(start: Any) -> None:
+    box = start(env={"VLLM_API_KEY": "of the shell"})
+    await box.says("ready after")
+    assert box.about()["environment"]["VLLM_API_KEY"] == ""
+
+
 async def test_a_server_that_gives_no_token_in_time_is_ended(start: Any, policies: PolicyFolder) -> None:
     policies.fleet(base_model="another")
     box = start("--start-within", "1")
     assert await box.process.ended(within_s=20) == 1
-    assert "gave no token within 1 s" in box.process.output
+    assert "gave no token within 1 s: the last answer was status 401 from /v1/completions" in box.process.output
 
 
 async def test_a_terminal_gets_a_table_that_moves(policies: PolicyFolder, python: Path, tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
 ASK_FOR_FLAGS = """
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.utils.argparse_utils import FlexibleArgumentParser
-print("\\n".join(name for action in make_arg_parser(FlexibleArgumentParser())._actions for name in action.option_strings))
+actions = make_arg_parser(FlexibleArgumentParser())._actions
+print("\\n".join(name for action in actions for name in action.option_strings))
 """
 
 
