@@ -5,25 +5,35 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from backend.box_process import descendants
+from backend.flag_check import objections
 from backend.launch import CPU_ENVIRONMENT, ENGINE_PYTHON, free_port
+from backend.serve_plan import ServePlan, by_program
 from backend.tiny_model.artefacts import TinyModel
 from backend.vllm_flags import release
+from gateway.policy.engine_options import EngineOptions
 from tests.support.eventually import eventually
 from tests.support.processes import Processes
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
 
-ASK_FOR_FLAGS = """
-from vllm.entrypoints.launchers.cli_args import make_arg_parser
+ASK_THE_PARSER = """
+import json, sys
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.utils.argparse_utils import FlexibleArgumentParser
-actions = make_arg_parser(FlexibleArgumentParser())._actions
-print("\\n".join(name for action in actions for name in action.option_strings))
+parser = make_arg_parser(FlexibleArgumentParser())
+parsed = [parser.parse_args(arguments) for arguments in json.loads(sys.argv[1])]
+for one in parsed:
+    validate_parsed_serve_args(one)
+names = [name for action in parser._actions for name in action.option_strings]
+adapters = [{module.name: module.path for module in one.lora_modules} for one in parsed]
+print(json.dumps({"names": names, "models": [one.model_tag for one in parsed], "adapters": adapters}))
 """
 
 
@@ -85,12 +95,48 @@ async def test_a_box_of_fleet_yaml_serves_its_adapters_drains_and_leaves_nothing
     await eventually(lambda: not [pid for pid in family if _lives(pid)], within_s=10)
 
 
-def test_the_table_of_flags_is_what_the_installed_engine_takes(tiny_model: TinyModel) -> None:
-    asked = subprocess.run(
-        [ENGINE_PYTHON, "-P", "-c", ASK_FOR_FLAGS], capture_output=True, text=True, check=True, timeout=200
+def test_the_engine_s_own_parser_takes_our_commands_and_has_the_flags_of_the_table(tmp_path: Path) -> None:
+    of = release("0.32")
+    adapters = {"acme_v3": "/adapters/acme_v3", "odd=name,indeed": "/adapters/odd=name,indeed"}
+    options = {
+        "gpu_memory_utilization": 0.9,
+        "max_model_len": 8192,
+        "max_num_seqs": 64,
+        "max_queued_tokens": 100_000,
+        "tensor_parallel_size": 2,
+        "dtype": "bfloat16",
+        "tool_call_parser": "llama3_json",
+        "extra": ["--max-num-batched-tokens", "8192", "-O1", "--no-enable-prefix-caching", "--seed=-1"],
+    }
+    plan = ServePlan(
+        model="/models/llama",
+        served_name="base",
+        host="0.0.0.0",
+        port=8000,
+        adapters=adapters,
+        max_loras=8,
+        max_cpu_loras=64,
+        options=EngineOptions.model_validate(options),
+        max_queued_requests=256,
+        drain_s=30.0,
     )
-    taken = {name for name in asked.stdout.split() if name.startswith("-")} - {"-h", "--help"}
-    assert {name for flag in release("0.32").flags for name in flag.names} == taken
+    assert [one for one in objections(plan, of) if one.severity == "error"] == []
+    commands = [
+        by_program("vllm", plan, of).arguments[2:],
+        by_program("vllm", replace(plan, drain_s=0), of).arguments[2:],
+    ]
+    asked = subprocess.run(
+        [ENGINE_PYTHON, "-P", "-c", ASK_THE_PARSER, json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        cwd=tmp_path,
+    )
+    assert asked.returncode == 0, asked.stderr
+    answer = json.loads(asked.stdout.splitlines()[-1])
+    assert answer["models"] == ["/models/llama"] * 2
+    assert answer["adapters"] == [adapters] * 2
+    assert {name for flag in of.flags for name in flag.names} == set(answer["names"]) - {"-h", "--help"}
 
 
 def _lives(pid: int) -> bool:
