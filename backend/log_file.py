@@ -53,12 +53,18 @@ class LogFile:
         """Move what is there to ``NAME.1`` once it is too much; whether it was. Raises OSError.
 
         The file itself is emptied and not replaced, as its writer has it open for appending. What is written between
-        the two is lost.
+        the two is lost. Where there is no room for a copy, there is none: the server needs the disk more.
         """
         if self.path.stat().st_size <= self._max_bytes:
             return False
-        shutil.copyfile(self.path, self.path.with_name(self.path.name + ".1"))
-        self.path.with_name(self.path.name + ".1").chmod(0o600)
-        os.truncate(self.path, 0)
+        older = self.path.with_name(self.path.name + ".1")
+        try:
+            shutil.copyfile(self.path, older)
+            older.chmod(0o600)
+        except OSError:
+            older.unlink(missing_ok=True)
+            raise
+        finally:
+            os.truncate(self.path, 0)
         self._read_to, self._rest = 0, b""
         return True

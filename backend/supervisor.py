@@ -7,7 +7,8 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from backend.box_process import BoxProcess
 from backend.diagnosis import Diagnosis, diagnose
@@ -24,6 +25,9 @@ TEAR_DOWN_S: Final = 10.0
 """What vLLM may take to end beyond the time that it was given for running requests."""
 TAIL_LINES: Final = 20
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,14 @@ class Stopped:
     in_order: bool
 
 
-Event = Starting | Progressed | Ready | Ended | Restarting | Stopping | Stopped
+@dataclass(frozen=True, slots=True)
+class LogLost:
+    """What vLLM prints cannot be read or kept within bounds any more; it serves on."""
+
+    error: OSError
+
+
+Event = Starting | Progressed | Ready | Ended | Restarting | Stopping | Stopped | LogLost
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +126,7 @@ class Supervisor:
         self._tell = tell
         self._signals: list[signal.Signals] = []
         self._told = asyncio.Event()
+        self._log_lost = False
 
     async def run(self) -> bool:
         """Serve until a signal comes, which is True, or until no start is left, which is False. Raises OSError."""
@@ -131,6 +143,10 @@ class Supervisor:
             for one in followed:
                 loop.remove_signal_handler(one)
 
+    def stop(self) -> None:
+        """As SIGTERM does."""
+        self._signalled(signal.SIGTERM)
+
     def _signalled(self, one: signal.Signals) -> None:
         self._signals.append(one)
         self._told.set()
@@ -141,6 +157,7 @@ class Supervisor:
         while True:
             self._log.open()
             position = self._log.position()
+            self._log_lost = False
             self._process.start()
             served_s, why = await self._one_life()
             if self._signals:
@@ -148,7 +165,7 @@ class Supervisor:
                 return True
             by_itself = not self._process.running
             status = self._process.sweep()
-            text = self._log.since(position)
+            text = self._of_log(partial(self._log.since, position), "")
             diagnosis = diagnose(text, status if by_itself else 0)
             self._tell(Ended(status, why, "\n".join(text.splitlines()[-TAIL_LINES:]), diagnosis))
             began_once = began_once or served_s is not None
@@ -185,9 +202,20 @@ class Supervisor:
         await self._serve()
         return time.monotonic() - ready_s, "ended while it served"
 
+    def _of_log(self, action: Callable[[], _Value], otherwise: _Value) -> _Value:
+        """A full disk or a file that somebody removed ends no box: it is told once."""
+        try:
+            return action()
+        except OSError as error:
+            if not self._log_lost:
+                self._log_lost = True
+                self._tell(LogLost(error))
+            return otherwise
+
     def _follow(self, progress: StartProgress) -> None:
         now_s = time.monotonic()
-        news = [progress.feed(line, now_s) for line in self._log.new_lines()]
+        none: list[str] = []
+        news = [progress.feed(line, now_s) for line in self._of_log(self._log.new_lines, none)]
         if any(news):
             self._tell(Progressed(progress))
 
@@ -196,7 +224,7 @@ class Supervisor:
         while self._process.running and not await self._signal_within(POLL_S):
             if time.monotonic() - trimmed_s >= TRIM_EVERY_S:
                 trimmed_s = time.monotonic()
-                self._log.trim()
+                self._of_log(self._log.trim, False)
 
     async def _until_a_token(self) -> None:
         while not await self._first_token.given():  # noqa: ASYNC110 - nobody would tell us

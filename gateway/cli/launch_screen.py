@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backend.start_progress import TITLES, Phase, StartProgress
-from backend.supervisor import Ended, Event, Progressed, Ready, Restarting, Starting, Stopped, Stopping
+from backend.supervisor import Ended, Event, LogLost, Progressed, Ready, Restarting, Starting, Stopped, Stopping
 
 SHOWN: Final = tuple(phase for phase in Phase if phase is not Phase.READY)
 
@@ -38,6 +38,8 @@ class Screen:
         elif isinstance(event, Progressed):
             if self._live is None:
                 self._phase(event.progress)
+        elif isinstance(event, LogLost):
+            self.say(f"its log cannot be kept any more: {event.error}; it serves on", "yellow")
         else:
             self.close()
             self._ending(event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,19 @@ def test_a_log_that_is_too_long_is_moved_aside_under_its_writer(tmp_path: Path) 
     assert path.read_text() == "new\n"
     assert (tmp_path / "a.log.1").read_text() == "more than ten bytes\n"
     assert log.new_lines() == ["new"]
+
+
+def test_a_log_that_cannot_be_copied_is_emptied_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, target: Path) -> None:
+        target.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    path = tmp_path / "a.log"
+    log = LogFile(path, max_bytes=10)
+    log.open()
+    path.write_bytes(b"more than ten bytes\n")
+    with pytest.raises(OSError, match="No space left"):
+        log.trim()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.log"]
+    assert path.read_bytes() == b""
