@@ -34,7 +34,9 @@ def launch(
     python: Annotated[
         Path | None, typer.Option(metavar="PATH", help="The interpreter of the environment that vLLM is installed in.")
     ] = None,
-    vllm: Annotated[Path | None, typer.Option(metavar="PATH", help="The vllm program [the one on the path].")] = None,
+    vllm: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="The vllm program, if not the one on the path.")
+    ] = None,
     log: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What vLLM prints [$XDG_STATE_HOME/failsoft/backend/BOX.log].")
     ] = None,

@@ -18,6 +18,7 @@ import pytest
 
 from gateway.cli.main import main
 from tests.backend.boxes import PolicyFolder
+from tests.support.alive import is_alive
 from tests.support.eventually import eventually
 from tests.support.processes import Process, Processes
 
@@ -66,13 +67,6 @@ def start(policies: PolicyFolder, python: Path, processes: Processes, tmp_path: 
         return Launched(processes.command(command, name="launch", env=env), log, policies.port)
 
     return start
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
 
 
 async def test_a_start_is_told_phase_by_phase_until_a_token_comes_and_sigterm_drains(start: Any) -> None:

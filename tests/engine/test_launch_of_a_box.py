@@ -18,6 +18,7 @@ from backend.serve_plan import ServePlan, by_program
 from backend.tiny_model.artefacts import TinyModel
 from backend.vllm_flags import release
 from gateway.policy.engine_options import EngineOptions
+from tests.support.alive import is_alive
 from tests.support.eventually import eventually
 from tests.support.processes import Processes
 
@@ -92,7 +93,7 @@ async def test_a_box_of_fleet_yaml_serves_its_adapters_drains_and_leaves_nothing
     assert "SIGTERM: running requests have 20 s" in launched.output
     assert "6 of 6 adapters" in launched.output
     assert "sesame" not in launched.output + (tmp_path / "cpu.log").read_text(errors="replace")
-    await eventually(lambda: not [pid for pid in family if _lives(pid)], within_s=10)
+    await eventually(lambda: not [pid for pid in family if is_alive(pid)], within_s=10)
 
 
 def test_the_engine_s_own_parser_takes_our_commands_and_has_the_flags_of_the_table(tmp_path: Path) -> None:
@@ -137,10 +138,3 @@ def test_the_engine_s_own_parser_takes_our_commands_and_has_the_flags_of_the_tab
     assert answer["models"] == ["/models/llama"] * 2
     assert answer["adapters"] == [adapters] * 2
     assert {name for flag in of.flags for name in flag.names} == set(answer["names"]) - {"-h", "--help"}
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
