@@ -24,6 +24,8 @@ TRIM_EVERY_S: Final = 5.0
 TEAR_DOWN_S: Final = 10.0
 """What vLLM may take to end beyond the time that it was given for running requests."""
 TAIL_LINES: Final = 20
+LAST_LINES: Final = 200
+"""Of a server that had served, where the cause of its end is looked for."""
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -166,8 +168,10 @@ class Supervisor:
             by_itself = not self._process.running
             status = self._process.sweep()
             text = self._of_log(partial(self._log.since, position), "")
-            diagnosis = diagnose(text, status if by_itself else 0)
-            self._tell(Ended(status, why, "\n".join(text.splitlines()[-TAIL_LINES:]), diagnosis))
+            # What went wrong for one request hours ago did not end the server.
+            lines = text.splitlines()[0 if served_s is None else -LAST_LINES :]
+            diagnosis = diagnose("\n".join(lines), status if by_itself else 0)
+            self._tell(Ended(status, why, "\n".join(lines[-TAIL_LINES:]), diagnosis))
             began_once = began_once or served_s is not None
             wait_s = restarts.after_crash(served_s) if began_once else None
             if wait_s is None or (served_s is None and diagnosis is not None and diagnosis.lasting):
