@@ -61,6 +61,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def drain(number: int, frame: FrameType | None) -> None:
     print("drained", flush=True)
+    engine.kill()
     os._exit(0)  # noqa: TID251 - the server blocks this thread
 
 
