@@ -31,7 +31,7 @@ SUBCOMMANDS: Final = {
     "usage": ("gateway.cli.usage", "What customers have used: requests, tokens, USD, by who answered and why."),
     "audit": ("gateway.cli.audit", "Who changed what on the gateways, from where and when."),
     "explain": ("gateway.cli.explain", "The plan a running gateway would make for a request now, and why."),
-    "backend": ("gateway.cli.backend", "Everything about the boxes: check adapters before they are loaded."),
+    "backend": ("gateway.cli.backend", "vLLM boxes: how they are started, whether their adapters are sound."),
     "simulate-box": ("gateway.cli.simulate_box", "A vLLM box without a GPU."),
 }
 

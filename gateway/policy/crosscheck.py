@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from gateway.policy.compiled import FROM_ENVIRONMENT
 from gateway.policy.diagnostics import Finding, Location, Part, key_path, meant
 from gateway.policy.effective import effective
+from gateway.policy.engine_check import engine_findings
 from gateway.policy.models import CustomerFile, FleetFile, ProviderStep, Rules, StaticStep, Step
 from gateway.policy.prices import step_price
 
@@ -67,6 +68,7 @@ def _fleets(fleet: FleetFile) -> Iterator[Finding]:
                 yield Finding("fleet", (*at, "max_cpu_loras"), message)
             if box.url.rstrip("/").endswith("/v1"):
                 yield Finding("fleet", (*at, "url"), "ends in /v1, which is added to it", "leave /v1 out", "warning")
+            yield from engine_findings(fleet_name, one, box_name, box)
 
 
 def _admin_tokens(fleet: FleetFile, taken: _Taken, locate: Locate) -> Iterator[Finding]:

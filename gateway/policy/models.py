@@ -9,9 +9,11 @@ from __future__ import annotations
 import datetime as dt
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag
 
 from gateway.policy.durations import Duration, Every
+from gateway.policy.engine_options import EngineOptions
+from gateway.policy.keys import Keys as Keys
 from gateway.policy.names import KeyDigest, ModelName, Name, ProviderModel, Reference, Text, Url
 from gateway.policy.shares import Share
 
@@ -19,19 +21,6 @@ MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM takes for ``--max-lora-rank``."""
 
 UNDROPPABLE = frozenset({"messages", "model", "stream"})
-
-
-class Keys(BaseModel):
-    """A mapping with known keys."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        hide_input_in_errors=True,
-        protected_namespaces=(),
-        use_attribute_docstrings=True,
-    )
 
 
 def _known_rank(value: int) -> int:
@@ -48,9 +37,11 @@ class Box(Keys):
     max_loras: Annotated[int, Field(ge=1, le=4096)] = 8
     """LoRA slots on the GPU."""
     max_cpu_loras: Annotated[int, Field(ge=1, le=65536)] | None = None
-    """Adapters kept in main memory; 64, or max_loras where that is more, when left out."""
+    """Adapters kept in main memory; when left out, what max_loras and the adapters of the fleet need, at least 64."""
     api_key: Reference | None = None
     """A reference such as ${BOX_KEY}."""
+    engine: EngineOptions | None = None
+    """For `failsoft backend`: how this box's vLLM is started, key by key instead of the fleet's."""
 
     @property
     def cpu_pool(self) -> int:
@@ -69,6 +60,8 @@ class Fleet(Keys):
     """The folder that holds the adapters on the boxes."""
     max_lora_rank: Annotated[int, AfterValidator(_known_rank)] = 16
     """One rank for all adapters of the fleet."""
+    engine: EngineOptions | None = None
+    """For `failsoft backend`: how vLLM is started on the boxes."""
     boxes: Annotated[dict[Name, Box], Field(min_length=1)]
     """The vLLM servers, by name."""
 

@@ -85,6 +85,7 @@ def _examples(customer: str, adapter: str, provider: str | None) -> dict[str, li
         "stall_timeout": [_example("stall_timeout: 10s", "between two frames")],
         "on_broken_stream": [_example("on_broken_stream: resume", "or: error")],
         "priority": [_example("priority: standard", "high, standard, low")],
+        "drills": [_example("drills: {every: 24h}", "prove that the fallback works; or {share: 0.5%} of the traffic")],
         "limits": ["limits: {requests_per_minute: 600, tokens_per_minute: 400000, concurrency: 40}"],
         "fallback": [
             _example("fallback:", "who answers when the own adapter cannot, in this order"),

@@ -13,6 +13,7 @@ import httpx2
 import pytest
 
 from backend.launch import BoxError, BoxPlan, VllmBox, free_port, vllm_command
+from tests.support.alive import is_alive
 
 PLAN = BoxPlan(model=Path("/models/tiny"), port=8000, adapters={"acme": Path("/a/acme"), "globex": Path("/a/globex")})
 
@@ -62,13 +63,6 @@ def make_box(python: Path, tmp_path: Path) -> Callable[..., VllmBox]:
         return VllmBox("box-a", plan, log=tmp_path / "box-a.log", python=python)
 
     return make
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
 
 
 def wait_for_the_end_of(pid: int) -> None:

@@ -14,6 +14,7 @@ import trustme
 from gateway.errors import StoreReadOnly
 from gateway.policy.follow import PolicyFollower
 from gateway.policy.replicas import Heartbeat
+from gateway.policy.standing import Standing
 from gateway.policy.store import PolicyStore
 from gateway.policy.validate import read_folder
 from tests.policy.scenery import Folder, RecordedAlarms, eventually
@@ -133,7 +134,13 @@ async def test_a_store_that_cannot_save_is_read_and_says_that_it_takes_no_writes
         while (await server.ask("INFO", "persistence"))["rdb_last_bgsave_status"] != "err":  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     store = PolicyStore(server.url)
-    heartbeat = Heartbeat(store, on_change=lambda alive, rank: None, uniform=lambda: 0.5, alarms=alarms)
+    heartbeat = Heartbeat(
+        store,
+        on_change=lambda alive, rank: None,
+        uniform=lambda: 0.5,
+        alarms=alarms,
+        standing=lambda: Standing(name="host:1", pid=1),
+    )
     heartbeat.start()
     await eventually(lambda: "policy_store_read_only" in alarms.kinds())
     assert "MISCONF" in alarms.now["policy_store_read_only", "policies"]

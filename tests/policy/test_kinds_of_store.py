@@ -15,6 +15,7 @@ from redis.crc import key_slot
 from gateway.errors import StoreReadOnly, StoreUnreachable
 from gateway.policy.follow import PolicyFollower
 from gateway.policy.redis_link import ACL_RULES, CLUSTER_ACL_RULES
+from gateway.policy.standing import Standing
 from gateway.policy.store import PolicyStore
 from gateway.policy.validate import read_folder
 from tests.policy.scenery import Folder, RecordedAlarms, eventually
@@ -58,7 +59,7 @@ async def use_all_of_it(store: PolicyStore, folder: Folder) -> None:
         async with asyncio.timeout(10):  # by its announcement, long before it would look by itself
             while await anext(heads) != after:
                 pass
-    assert await store.beat("one", 5) == ("one",)
+    assert [one.id for one in await store.beat("one", 5, Standing(name="host:1", pid=1))] == ["one"]
     await store.leave("one")
 
 

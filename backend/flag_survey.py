@@ -1,0 +1,117 @@
+"""For maintainers: which flags each release of vLLM takes, read off its source without running it.
+
+``python -m backend.flag_survey 0.6.3=DIR 0.32=DIR …``, each DIR the folder that holds the package ``vllm``, writes the
+table that :mod:`backend.vllm_flags` reads. Nothing of vLLM is imported: a release can be read without what it needs.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.vllm_flags import TABLE, Flag, Kind, write_table
+
+SOURCES = (
+    "engine/arg_utils.py",
+    "entrypoints/openai/cli_args.py",
+    "entrypoints/launchers/cli_args.py",
+)
+ACTIONS: dict[str, Kind] = {"store_true": "switch", "store_false": "switch", "StoreBoolean": "optional"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    names: tuple[str, ...]
+    kind: Kind
+
+
+def survey(package: Path) -> dict[str, tuple[Kind, tuple[str, ...]]]:
+    """What the package's ``serve`` takes: kind and other names, by each flag's first long name.
+
+    Raises OSError, SyntaxError.
+    """
+    trees = [ast.parse((package / source).read_text()) for source in SOURCES if (package / source).exists()]
+    configs = [ast.parse(path.read_text()) for path in sorted((package / "config").glob("*.py"))]
+    types = {name: kind for tree in (*configs, *trees) for name, kind in _field_types(tree)}
+    found: dict[str, tuple[Kind, tuple[str, ...]]] = {}
+    for tree in trees:
+        for flag in (*_added(tree, types), *_frontend_fields(tree)):
+            long = [name for name in flag.names if name.startswith("--")]
+            if long and not any("{" in name for name in flag.names):
+                found[long[0]] = (flag.kind, tuple(sorted(set(flag.names) - {long[0]})))
+    return found
+
+
+def _field_types(tree: ast.Module) -> Iterator[tuple[str, Kind]]:
+    """Each annotated field of each class; vLLM makes argparse's settings from these."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            for item in node.body:
+                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+                    yield item.target.id, _kind_of(item.annotation)
+
+
+def _kind_of(annotation: ast.expr) -> Kind:
+    names = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
+    if "bool" not in names:
+        return "value"
+    return "optional" if "str" in names else "toggle"
+
+
+def _added(tree: ast.Module, types: dict[str, Kind]) -> Iterator[_Found]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument":
+            names = tuple(
+                argument.value.replace("_", "-")
+                for argument in node.args
+                if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+            )
+            if names and names[0].startswith("-"):
+                yield _Found(names, _kind_of_call(node, types))
+
+
+def _kind_of_call(call: ast.Call, types: dict[str, Kind]) -> Kind:
+    for keyword in call.keywords:
+        if keyword.arg == "action":
+            action = keyword.value.value if isinstance(keyword.value, ast.Constant) else _last_name(keyword.value)
+            if action == "BooleanOptionalAction":
+                return "toggle"
+            return ACTIONS.get(str(action), "value")
+        if keyword.arg == "nargs" and isinstance(keyword.value, ast.Constant) and keyword.value.value == "?":
+            return "optional"
+        if keyword.arg is None:  # **model_kwargs["enforce_eager"]
+            for part in ast.walk(keyword.value):
+                if isinstance(part, ast.Subscript) and isinstance(part.slice, ast.Constant):
+                    return types.get(str(part.slice.value), "value")
+    return "value"
+
+
+def _last_name(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _frontend_fields(tree: ast.Module) -> Iterator[_Found]:
+    """``FrontendArgs`` and its base become flags field by field."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and node.name.endswith("FrontendArgs"):
+            for item in node.body:
+                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+                    yield _Found((f"--{item.target.id.replace('_', '-')}",), _kind_of(item.annotation))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the table from ``VERSION=DIR`` arguments, oldest first."""
+    surveys = [(version, survey(Path(place) / "vllm")) for version, _, place in (a.partition("=") for a in arguments)]
+    flags = []
+    for name in sorted({name for _, one in surveys for name in one}):
+        versions = tuple(version for version, one in surveys if name in one)
+        kind, aliases = next(one[name] for _, one in reversed(surveys) if name in one)
+        flags.append(Flag(name, kind, aliases, versions))
+    TABLE.write_text(write_table(tuple(version for version, _ in surveys), flags))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
