@@ -6,21 +6,36 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+import yaml
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WHOLE = re.compile(r"# (policies/\S+\.yaml)\n")
 PART = re.compile(r"# in (policies/\S+\.yaml)\n")
+WITHOUT = re.compile(r"# without in (policies/\S+\.yaml)\n")
+KINDS: dict[Literal["whole", "part", "without"], re.Pattern[str]] = {"whole": WHOLE, "part": PART, "without": WITHOUT}
 ANYTHING = "…"
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A YAML file, or (``part``) some of its keys. ``line``: where it stands in the guide."""
+    """A YAML file, some of its keys, or keys that it loses. ``line``: where it stands in the guide."""
 
     line: int
     path: str
     text: str
-    part: bool
+    kind: Literal["whole", "part", "without"]
+
+    def become(self, before: str) -> str:
+        """The file's text after the example, where it was ``before``."""
+        if self.kind == "whole":
+            return self.text
+        keys = yaml.safe_load(self.text)
+        found = yaml.safe_load(before)
+        found = found | keys if self.kind == "part" else {key: found[key] for key in found if key not in keys}
+        first = before.splitlines(keepends=True)[0]
+        return (first if first.startswith("#") else "") + yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +77,9 @@ def examples(guide: Path) -> Iterator[Example]:
 
 
 def _file(line: int, body: str) -> File:
-    if (whole := WHOLE.search(body)) is not None:
-        return File(line, whole.group(1), body, part=False)
-    if (part := PART.match(body)) is not None:
-        return File(line, part.group(1), body, part=True)
+    for kind, pattern in KINDS.items():
+        if (found := pattern.search(body)) is not None:
+            return File(line, found.group(1), body, kind)
     raise Unreadable(f"line {line}: no comment says which file this is")
 
 
