@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+from gateway.accounts.account import Ticket
 from gateway.dataplane.attempt import Answer
 from gateway.dataplane.marks import Headers, Mark, answer_headers
 from gateway.policy.compiled import CompiledPolicy
@@ -26,7 +27,7 @@ class Call:
     ``received``: bytes of its body so far while that is being read, else None; ``has_body``: all of it was read.
     ``answered``: the answer's head is on its way.
     ``stream``: what is being relayed. ``attempts``: how many were made. ``rate_headers``: how its limits stand.
-    ``tokens``: what its answer took.    ``ended_by``: why it was ended from outside.
+    ``ticket``: what it was let in by, where its customer has limits.    ``ended_by``: why it was ended from outside.
     """
 
     __slots__ = (
@@ -44,7 +45,7 @@ class Call:
         "received",
         "stream",
         "task",
-        "tokens",
+        "ticket",
     )
 
     def __init__(
@@ -65,7 +66,7 @@ class Call:
         self.attempts = 0
         self.answered = False
         self.rate_headers: Headers | None = None
-        self.tokens = 0
+        self.ticket: Ticket | None = None
         self.received: int | None = None
         self.has_body = False
         self.stream: Answer | None = None
@@ -93,6 +94,12 @@ class Call:
         if self.ended_by is None:
             self.ended_by = why
             self.task.cancel()
+
+    def over(self, tokens: int = 0) -> None:
+        """Its customer may have another one instead: the answer took ``tokens``, or there was none. Idempotent."""
+        if self.ticket is not None:
+            ticket, self.ticket = self.ticket, None
+            ticket.end(tokens, self.clock())
 
     def client_left(self) -> None:
         """The connection is gone."""

@@ -25,7 +25,6 @@ from gateway.dataplane.call import Call, ClientLeft
 from gateway.dataplane.conversation import HEADER as CONVERSATION
 from gateway.dataplane.drill_share import DrillShare
 from gateway.dataplane.explain import Document
-from gateway.dataplane.limits import Limited
 from gateway.dataplane.listener import ON_DISCONNECT
 from gateway.dataplane.patience import Patience
 from gateway.dataplane.record import Record
@@ -192,15 +191,11 @@ class DataPlane:
         if not is_limited(customer):
             await self._serve(call, customer, request, send)
             return
-        try:
-            ticket = await self._books.enter(call, customer, request)
-        except Limited as error:
-            self._record.limited(customer, error)
-            raise
+        call.ticket = await self._books.enter(call, customer, request)
         try:
             await self._serve(call, customer, request, send)
         finally:
-            ticket.end(call.tokens, call.clock())
+            call.over()
 
     async def _serve(self, call: Call, customer: CustomerPolicy, request: Request, send: Send) -> None:
         if self._ending:

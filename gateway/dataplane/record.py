@@ -8,7 +8,6 @@ from typing import Protocol
 from gateway.dataplane.attempt import Answer
 from gateway.dataplane.candidate import Attempt
 from gateway.dataplane.journey import Journey
-from gateway.dataplane.limits import Limited
 from gateway.dataplane.request import Request
 from gateway.errors import InternalFault, NotAdmitted, Reason, UpstreamError, UpstreamStatus
 from gateway.fleet.hosted import UNAUTHORIZED
@@ -56,11 +55,6 @@ class Record:
     def waited(self, for_s: float, *, served: bool) -> None:
         """A request waited for room at a box, and got it or did not."""
         self._metrics.wait_seconds.observe(for_s, "room" if served else "none")
-
-    def limited(self, customer: CustomerPolicy, error: Limited) -> None:
-        """A limit of the customer's own turned a request away."""
-        if error.kind == "concurrency":
-            self._metrics.concurrency_refused.inc(customer.name)
 
     def client_left(self) -> None:
         """A client hung up before its answer had ended. Nobody's breaker is to hear of it."""

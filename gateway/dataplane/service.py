@@ -175,6 +175,7 @@ class Service:
     ) -> None:
         clock = call.clock
         exchange, permit = answer.exchange, answer.permit
+        settled = False
         try:
             self._record.committed(customer, answer, clock() - began)
             headers = call.headers(answer.attempt.served_by, answer.mark)
@@ -196,6 +197,9 @@ class Service:
             self._record.whole(customer, answer)
             if permit is not None:
                 permit.released()
+            # The client has its answer, and may ask again: what follows is only for the connection's sake.
+            settled = True
+            call.over(self._books.answered(customer, request, answer))
             await read_end(exchange, clock())
         finally:
             call.stream = None
@@ -203,7 +207,8 @@ class Service:
                 exchange.close()
             if permit is not None:
                 permit.released()
-            call.tokens = self._books.answered(customer, request, answer)
+            if not settled:
+                call.over(self._books.answered(customer, request, answer))
 
     async def _send_static(
         self, call: Call, customer: CustomerPolicy, request: Request, attempt: Attempt, step: StaticStep, send: Send

@@ -90,13 +90,6 @@ class GatewayMetrics:
                 buckets=_FIRST_CONTENT_BUCKETS_S,
             )
         )
-        self.concurrency_refused = add(
-            Counter(
-                "failsoft_concurrency_refused_total",
-                "Requests over their customer's limits.concurrency, answered with 429.",
-                ("customer",),
-            )
-        )
         self.alias_requests = add(
             Counter(
                 "failsoft_alias_requests_total",

@@ -14,8 +14,9 @@ from gateway.accounts.accounts import Accounts
 from gateway.accounts.usage import NANO
 from gateway.observe.metrics import GatewayMetrics, Registry
 from gateway.policy.compiled import CompiledPolicy, Price, StaticStep
-from tests.dataplane.conftest import TOKENS, ServePlane
+from tests.dataplane.conftest import TOKENS, ServePlane, StartScripted
 from tests.dataplane.plane import ADAPTER, OTHER_KEY, OTHERS_ADAPTER, Plane, compiled, provider_step
+from tests.dataplane.scripted_box import END, NUMBERED, STREAM_HEAD, chunked
 from tests.support.checker import check_stream
 from tests.support.eventually import eventually
 from tests.support.processes import Simulator
@@ -195,3 +196,12 @@ async def test_a_provider_that_fails_holds_no_place(serve: ServePlane) -> None:
         answer = await plane.raw().chat(ADAPTER)
         assert answer.status == 503
         assert "as many requests" not in answer.json()["error"]["message"]
+
+
+async def test_who_has_its_whole_answer_may_ask_again_at_once(serve: ServePlane, scripted: StartScripted) -> None:
+    box = await scripted(STREAM_HEAD, chunked(*NUMBERED), 0.2, END)
+    plane = await serve([], policy=having(compiled([box.url]), concurrency=1))
+    for _ in range(3):
+        async with asyncio.timeout(10):
+            stream = await plane.sdk().chat.completions.create(model=ADAPTER, stream=True, **CHAT)
+            assert [chunk.choices[0].finish_reason async for chunk in stream][-1] == "stop"

@@ -328,7 +328,7 @@ async def test_a_request_over_the_customers_concurrency_gets_429_as_openai_says_
             model="acme_v1", messages=[{"role": "user", "content": "x"}]
         )
     assert served_by(await ask(plane, "globex")) == OWN, "nobody else is concerned"
-    assert plane.metrics.concurrency_refused.value("acme") == 2
+    assert plane.metrics.limit_refused.value("acme", "concurrency") == 2
     for one in running:
         one.cancel()
     await eventually(lambda: plane.idle)
