@@ -45,9 +45,17 @@ $(VENV)/.installed: $(VENV)/.locked pyproject.toml
 run: setup $(if $(filter vllm,$(ENGINE)),engine) ## The demo on port 8080: boxes, provider, gateway (ENGINE=vllm: real boxes)
 	@exec $(BIN)/failsoft demo --engine $(ENGINE) --port $(PORT)
 
+# Tests in which processes are killed, frozen and waited for: beside others they would measure those.
+TIMED := faults workers
+
 .PHONY: test
 test: setup ## Every test that needs no real engine
-	@$(BIN)/python -m pytest
+	@status=0; \
+	echo "what watches no clock, on several cores"; \
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(TIMED:%=--ignore=tests/%) || status=$$?; \
+	echo "processes and the time they take, one after the other"; \
+	$(BIN)/python -m pytest $(TIMED:%=tests/%) || status=$$?; \
+	exit $$status
 
 .PHONY: test-engine
 test-engine: setup engine ## The tests against two real vLLM boxes (sets up .venv-engine)

@@ -110,7 +110,8 @@ def in_effect(policies: PolicySet) -> Any:
             for alias, target in customer.aliases.items()
         }
         found[customer.customer] = (
-            dataclasses.replace(compiled.customers[customer.customer], fleet=None),  # type: ignore[arg-type]
+            # Aliases come below, by their shares: 2 of 2 is what 1 of 1 is.
+            dataclasses.replace(compiled.customers[customer.customer], fleet=None, aliases={}),  # type: ignore[arg-type]
             {key.sha256: (key.name, key.expires) for key in customer.keys},
             rules.limits,
             rules.hosted,

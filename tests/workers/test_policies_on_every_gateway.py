@@ -111,8 +111,13 @@ async def test_apply_waits_until_every_gateway_decides_by_the_new_version(pair: 
         for gateway in pair.gateways * 3:
             answer = await _ask(client, gateway.url)
             assert (answer.headers["x-failsoft-policy"], _text(answer)) == (str(after), f"version {after}")
-    _, said = await pair.gateways[0].failsoft("status")
-    assert re.search(rf"policy versions: \S+:\d+ {after}, \S+:\d+ {after}", said)
+
+    async def shown() -> bool:
+        _, said = await pair.gateways[0].failsoft("status")
+        return re.search(rf"policy versions: \S+:\d+ {after}, \S+:\d+ {after}", said) is not None
+
+    # It hears of the other with its own next sign of life.
+    await pair.gateways[0].until(shown, within_s=10)
 
     status, out, err = await pair.policies("rollback", str(before), "--base", str(after))
     assert status == 0, err
