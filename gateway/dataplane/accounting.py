@@ -90,7 +90,7 @@ class Accounting:
         accounts = self._accounts
         key = accounts.provider_account(step.provider)
         full = accounts.limits.lacking(accounts.limits.accounts[key], 0, now, waits=False)
-        return None if full is None else FULL
+        return None if full is None or accounts.limits.may_wait(key, 0, now) else FULL
 
     def withheld(self, customer: CustomerPolicy, tried: list[str]) -> None:
         """These steps were tried or passed over; count those that were so for one of our reasons."""
@@ -99,12 +99,21 @@ class Accounting:
                 if line.endswith(words):
                     self._metrics.steps_withheld.inc(customer.name, label)
 
-    def at_provider(self, customer: CustomerPolicy, request: Request, step: ProviderStep, now: float) -> Hired | None:
-        """One more request is at the provider; ``release`` is due. None where it is one too many."""
-        accounts = self._accounts
-        found = accounts.limits.enter(accounts.provider_account(step.provider), 0, now, waits=False)
+    async def at_provider(
+        self, call: Call, customer: CustomerPolicy, request: Request, step: ProviderStep
+    ) -> Hired | None:
+        """One more request is at the provider; ``release`` is due. None where it is one too many.
+
+        A place that another process has free is waited for, as a request waits for its customer's limits.
+        """
+        accounts, now = self._accounts, call.clock()
+        key = accounts.provider_account(step.provider)
+        found = accounts.limits.enter(key, 0, now, waits=False)
+        if not isinstance(found, Ticket) and accounts.limits.may_wait(key, 0, now):
+            await self._wait(call, key, 0)
+            found = accounts.limits.enter(key, 0, call.clock(), waits=False)
         if not isinstance(found, Ticket):
-            accounts.limits.refused(accounts.provider_account(step.provider), 0)
+            accounts.limits.refused(key, 0)
             return None
         reckoned = 0
         if customer.usd_per_day is not None and step.price is not None:

@@ -117,7 +117,7 @@ class Service:
                 return
             hired = None
             if isinstance(attempt.step, ProviderStep):
-                hired = self._books.at_provider(customer, request, attempt.step, clock())
+                hired = await self._books.at_provider(call, customer, request, attempt.step)
                 if hired is None:
                     journey.failed(attempt, NotAdmitted(FULL))
                     continue
