@@ -91,11 +91,10 @@ def _best_first(ordered: Sequence[B], homes: int, adapter: str) -> Sequence[B]:
     if adapter in load.slots and not load.attempts.silent:
         return ordered
     others = ordered[1 : homes + OTHERS]
-    longest = load.attempts.silent + WORTH_A_SWAP
     resident = [
         box
         for box in (home, *others)
-        if adapter in box.load.slots and box.load.attempts.silent <= longest and box.load.has_room(adapter)
+        if adapter in box.load.slots and _worth_going(box, home) and box.load.has_room(adapter)
     ]
     best = home
     if resident:
@@ -103,6 +102,16 @@ def _best_first(ordered: Sequence[B], homes: int, adapter: str) -> Sequence[B]:
     elif load.has_room(adapter):
         best = next((box for box in others if _swaps_cheaper(box, home) and box.load.has_room(adapter)), home)
     return ordered if best is home else [best, *(box for box in ordered if box is not best)]
+
+
+def _worth_going(box: Loaded, home: Loaded) -> bool:
+    """Whether an adapter that ``box`` has in a slot is better sent there.
+
+    Where the home has a slot that is free, as after a restart, nobody loses one to it: it comes home as soon as that
+    is less busy.
+    """
+    there, here = box.load.attempts, home.load.attempts
+    return there.silent <= here.silent + WORTH_A_SWAP and (home.load.slots.full or there.total <= here.total)
 
 
 def _swaps_cheaper(box: Loaded, home: Loaded) -> bool:

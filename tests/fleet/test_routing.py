@@ -48,10 +48,27 @@ def test_a_box_has_no_room_where_enough_run_or_are_silent() -> None:
     assert fit(Box("home", *["acme"] * (INITIAL - 1)), "acme", home_is_full=False) is Fit.ROOM
 
 
+def full(*running: str) -> Box:
+    """A home whose slots others hold, none of whom has anything in flight any more but ``running``."""
+    home = Box("home", "v", "w")
+    for adapter in ("v", "w"):
+        home.load.attempts.ended(adapter, silent=False)
+    for adapter in running:
+        home.load.began(adapter, streamed=False)
+    return home
+
+
 def test_a_box_that_has_the_adapter_saves_a_swap_unless_many_more_are_silent_there() -> None:
-    assert first([Box("home"), Box("other", "acme")]) == "other"
-    assert first([Box("home"), Box("other", *["acme"] * 2, silent=WORTH_A_SWAP)]) == "other"
-    assert first([Box("home"), Box("other", *["acme"] * 3, silent=WORTH_A_SWAP + 1)]) == "home"
+    assert first([full(), Box("other", "acme")]) == "other"
+    assert first([full(), Box("other", *["acme"] * 2, silent=WORTH_A_SWAP)]) == "other"
+    assert first([full(), Box("other", *["acme"] * 3, silent=WORTH_A_SWAP + 1)]) == "home"
+
+
+def test_an_adapter_comes_home_to_a_free_slot_as_soon_as_it_is_less_busy_there() -> None:
+    elsewhere = Box("other", "acme")
+    elsewhere.load.attempts.ended("acme", silent=False)
+    assert first([Box("home"), elsewhere]) == "other", "nobody gains by the way home"
+    assert first([Box("home"), Box("other", "acme")]) == "home"
 
 
 def test_of_two_boxes_that_have_the_adapter_the_home_is_asked_unless_others_are_silent_there() -> None:
