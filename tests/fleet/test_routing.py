@@ -61,7 +61,7 @@ def full(*running: str) -> Box:
 def test_a_box_that_has_the_adapter_saves_a_swap_unless_many_more_are_silent_there() -> None:
     assert first([full(), Box("other", "acme")]) == "other"
     assert first([full(), Box("other", *["acme"] * 2, silent=WORTH_A_SWAP)]) == "other"
-    assert first([full(), Box("other", *["acme"] * 3, silent=WORTH_A_SWAP + 1)]) == "home"
+    assert first([full(), Box("other", *["acme"] * 3, "z", silent=WORTH_A_SWAP + 1)]) == "home"
 
 
 def test_an_adapter_comes_home_to_a_free_slot_as_soon_as_it_is_less_busy_there() -> None:
