@@ -107,11 +107,11 @@ def _best_first(ordered: Sequence[B], homes: int, adapter: str) -> Sequence[B]:
 def _worth_going(box: Loaded, home: Loaded) -> bool:
     """Whether an adapter that ``box`` has in a slot is better sent there.
 
-    Where the home has a slot that is free, as after a restart, nobody loses one to it: it comes home as soon as that
-    is less busy.
+    Where the home has a slot that is free, as after a restart, nobody loses one to it: it comes home unless that is
+    busier.
     """
     there, here = box.load.attempts, home.load.attempts
-    return there.silent <= here.silent + WORTH_A_SWAP and (home.load.slots.full or there.total <= here.total)
+    return there.silent <= here.silent + WORTH_A_SWAP and (home.load.slots.full or there.total < here.total)
 
 
 def _swaps_cheaper(box: Loaded, home: Loaded) -> bool:
