@@ -12,8 +12,6 @@ import random
 import uuid
 from collections.abc import Callable
 
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
-
 from gateway.accounts.account import Kind
 from gateway.accounts.exchange import Ask, Exchange, Told
 from gateway.accounts.habit import Habit
@@ -25,14 +23,13 @@ from gateway.clock import today_utc
 from gateway.errors import StoreError
 from gateway.observe.metrics import GatewayMetrics
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy, ProviderSpec
+from gateway.policy.reconnect import patiently
 from gateway.tasks import TaskSet
 
 log = logging.getLogger(__name__)
 
 FLUSH_S = 1.0
 """How often what was used is told, and what customers have spent is heard."""
-
-RECONNECT_WAIT_MAX_S = 1.0
 
 ROUNDS = 4
 """Exchanges at once, where somebody waits for what is here."""
@@ -163,10 +160,7 @@ class Accounts:
 
     async def _meet(self) -> None:
         while True:
-            patient = AsyncRetrying(
-                retry=retry_if_exception_type(StoreError),
-                wait=wait_random_exponential(multiplier=0.05, max=RECONNECT_WAIT_MAX_S),
-            )
+            patient = patiently()
             await patient(self._once)
             self._hurry.clear()
             pause_s = EXCHANGE_S if self._shared and self.limits.accounts else FLUSH_S

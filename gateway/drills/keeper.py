@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Protocol
 
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
-
 from gateway.drills.drill import Outcome
 from gateway.drills.drill_store import DrillStore
 from gateway.drills.ledger import Entry, Ledger
@@ -25,6 +23,7 @@ from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics
 from gateway.orders.server_clock import ServerClock
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy, ProviderStep
+from gateway.policy.reconnect import patiently
 from gateway.tasks import TaskSet
 
 log = logging.getLogger(__name__)
@@ -49,8 +48,6 @@ FEW = 500
 
 POSTPONED_S = 15.0
 """Where another gateway tries it, or the store is away."""
-
-RECONNECT_WAIT_MAX_S = 1.0
 
 MOST_SERIES = 2000
 """Customers and steps of which a metric tells the age one by one; of more, those that need a look first."""
@@ -239,7 +236,7 @@ class DrillKeeper:
         return new
 
     async def _follow(self, store: DrillStore) -> None:
-        await _patiently()(self._watch, store)
+        await patiently()(self._watch, store)
 
     async def _watch(self, store: DrillStore) -> None:
         async with aclosing(store.watch()) as looks:
@@ -256,7 +253,7 @@ class DrillKeeper:
         while True:
             await self._unshared.wait()
             self._unshared.clear()
-            await _patiently()(self._write, store)
+            await patiently()(self._write, store)
 
     async def _write(self, store: DrillStore) -> None:
         """Write what the store is not known to have. Raises StoreUnreachable."""
@@ -291,13 +288,6 @@ class DrillKeeper:
                 ages[customer, name] = max(age_s, ages.get((customer, name), 0.0))
         self._metrics.drill_proof_age_seconds.replace(ages)
         self._metrics.drill_oldest_proof_age_seconds.replace(oldest)
-
-
-def _patiently() -> AsyncRetrying:
-    return AsyncRetrying(
-        retry=retry_if_exception_type(StoreError),
-        wait=wait_random_exponential(multiplier=0.05, max=RECONNECT_WAIT_MAX_S),
-    )
 
 
 def _failed(name: str, entries: list[Entry]) -> str:

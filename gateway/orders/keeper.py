@@ -12,8 +12,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
-
 from gateway.errors import StoreCorrupt, StoreError
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
@@ -23,6 +21,7 @@ from gateway.orders.forced import Forced
 from gateway.orders.order import ALL, Order
 from gateway.orders.order_store import OrderStore
 from gateway.orders.server_clock import ServerClock
+from gateway.policy.reconnect import patiently
 from gateway.tasks import TaskSet
 
 log = logging.getLogger(__name__)
@@ -31,8 +30,6 @@ IN_FORCE = "degraded_by_order"
 """The alarm's kind while an order is in force."""
 
 UNREADABLE = "orders_unreadable"
-
-RECONNECT_WAIT_MAX_S = 1.0
 
 FIRST_LOOK_S = 1.0
 """So long the start waits for what is in force already: a gateway that starts anew should begin with it."""
@@ -124,10 +121,7 @@ class OrderKeeper:
         return True
 
     async def _follow(self, store: OrderStore) -> None:
-        patient = AsyncRetrying(
-            retry=retry_if_exception_type(StoreError),
-            wait=wait_random_exponential(multiplier=0.05, max=RECONNECT_WAIT_MAX_S),
-        )
+        patient = patiently()
         await patient(self._watch, store)
 
     async def _watch(self, store: OrderStore) -> None:

@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Callable
 
 import msgspec
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from gateway.errors import StoreError, StoreUnreachable
 from gateway.policy.audit_stream import AuditEntry, AuditStream, together
 from gateway.policy.policy_alarms import SUBJECT, AlarmSink
+from gateway.policy.reconnect import patiently
 from gateway.policy.redis_link import RedisLink
 from gateway.policy.refusal_counts import EACH_S, RefusalCounts
 from gateway.tasks import TaskSet
@@ -134,10 +134,7 @@ class AuditLog:
             await self._wanted.wait()
             self._wanted.clear()
             # As the policies are followed: for ever, with jitter.
-            patient = AsyncRetrying(
-                retry=retry_if_exception_type(StoreError),
-                wait=wait_random_exponential(multiplier=0.05, max=RECONNECT_WAIT_MAX_S),
-            )
+            patient = patiently(RECONNECT_WAIT_MAX_S)
             while self._waiting:
                 await patient(self._write_once)
 

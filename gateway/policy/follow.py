@@ -14,14 +14,13 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Literal
 
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
-
 from gateway.errors import PolicyError, StateUnusable, StoreCorrupt, StoreError, VersionConflict
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.embedded import EmbeddedValkey
 from gateway.policy.folder_watch import Fingerprint, changes, fingerprint
 from gateway.policy.follow_step import FollowStep, follow_step
 from gateway.policy.policy_alarms import AlarmSink, PolicyAlarms, first_line, writing
+from gateway.policy.reconnect import patiently
 from gateway.policy.snapshot import Memory, Snapshot
 from gateway.policy.standing import Refusal
 from gateway.policy.state_dir import prepare_state_dir
@@ -32,18 +31,8 @@ from gateway.tasks import TaskSet
 
 log = logging.getLogger(__name__)
 
-RECONNECT_WAIT_MAX_S = 1.0
-
 Source = Literal["none", "store", "folder", "snapshot"]
 OnChange = Callable[[CompiledPolicy], None]
-
-
-def _patiently() -> AsyncRetrying:
-    """Try for ever, with jitter, so that a thousand gateways do not come back to their store at once."""
-    return AsyncRetrying(
-        retry=retry_if_exception_type(StoreError),
-        wait=wait_random_exponential(multiplier=0.05, max=RECONNECT_WAIT_MAX_S),
-    )
 
 
 class PolicyFollower:
@@ -177,7 +166,7 @@ class PolicyFollower:
     # What the store says
 
     async def _follow(self) -> None:
-        async for attempt in _patiently():
+        async for attempt in patiently():
             with attempt:
                 try:
                     await self._open()
@@ -293,7 +282,7 @@ class PolicyFollower:
     async def _follow_folder(self, folder: Path, seen: Fingerprint) -> None:
         async with aclosing(changes(folder, seen)) as changed:
             async for _ in changed:
-                async for attempt in _patiently():
+                async for attempt in patiently():
                     with attempt:
                         async with self._turn:
                             await self._apply_folder(folder)

@@ -8,6 +8,7 @@ again, which is how a fail-over and a slot that moves are followed.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -24,7 +25,7 @@ ASK_S = 0.5
 NewClient = Callable[[HostPort], Redis]
 
 
-class Route:
+class Route(ABC):
     """Asks ``hosts`` in turn, beginning with the one that answered last. ``whom``: in words, for errors."""
 
     def __init__(self, hosts: tuple[HostPort, ...], whom: str) -> None:
@@ -59,8 +60,9 @@ class Route:
         """What the first one said did not help: ask another first."""
         self._hosts.append(self._hosts.pop(0))
 
+    @abstractmethod
     async def _ask(self, host: HostPort) -> HostPort | None:
-        raise NotImplementedError
+        """The server, as ``host`` names it; None: it knows none."""
 
 
 class SentinelRoute(Route):

@@ -11,10 +11,9 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
-
 from gateway.errors import StoreError
 from gateway.policy.policy_alarms import AlarmSink, writing
+from gateway.policy.reconnect import patiently
 from gateway.policy.standing import Replica, Standing
 from gateway.policy.store import REPLICA_TTL_S, PolicyStore
 from gateway.tasks import TaskSet
@@ -29,8 +28,6 @@ JITTER = 0.2
 
 TTL_S = REPLICA_TTL_S
 """Three signs of life that are missing: a gateway that was away for less comes back to the share it had."""
-
-RECONNECT_WAIT_MAX_S = 1.0
 
 
 class Heartbeat:
@@ -83,10 +80,7 @@ class Heartbeat:
     async def _beat(self) -> None:
         while True:
             # As the policies are followed: for ever, with jitter.
-            patient = AsyncRetrying(
-                retry=retry_if_exception_type(StoreError),
-                wait=wait_random_exponential(multiplier=0.05, max=RECONNECT_WAIT_MAX_S),
-            )
+            patient = patiently()
             await patient(self._once)
             with suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_S * (1 + JITTER * (2 * self._uniform() - 1))):

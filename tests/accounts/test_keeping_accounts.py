@@ -16,6 +16,7 @@ from gateway.accounts.usage import NANO
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics, Registry
+from gateway.policy import reconnect
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy, FleetSpec
 from gateway.policy.embedded import EmbeddedValkey
 from tests.accounts.conftest import Start
@@ -34,7 +35,7 @@ def policy(**limits: float | None) -> CompiledPolicy:
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FLUSH_S", 0.05)
-    monkeypatch.setattr(module, "RECONNECT_WAIT_MAX_S", 0.1)
+    monkeypatch.setattr(reconnect, "RECONNECT_WAIT_MAX_S", 0.1)
 
 
 def use(accounts: Accounts, usd: float) -> None:
