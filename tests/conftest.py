@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from gateway.policy.embedded import EmbeddedValkey
 from tests.support.processes import Processes
 
 # Beside other processes an example may take long for no reason of its own. What else holds (where `CI` is set, the same
@@ -28,3 +29,12 @@ def session_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proc
     """Subprocesses that tests share and that end with the session."""
     with Processes(tmp_path_factory.mktemp("processes")) as started:
         yield started
+
+
+@pytest.fixture
+async def valkey(tmp_path: Path) -> AsyncIterator[EmbeddedValkey]:
+    """A real store that stands in for the Redis of ``--redis``."""
+    server = EmbeddedValkey(tmp_path / "redis")
+    await server.start()
+    yield server
+    await server.stop()

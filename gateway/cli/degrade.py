@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import sys
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli.admin_client import DEFAULT_URL, AdminClient, Url
+from gateway.cli.local_user import local_user
 from gateway.orders.order import LONGEST_S
 from gateway.policy.durations import format_interval, parse_interval
 
@@ -37,7 +37,7 @@ def degrade(
         for_s = parse_interval(for_, LONGEST_S)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--for") from None
-    answer = AdminClient(url).post("/admin/degrade", {**asked, "for": for_, "reason": reason, "by": _author()})
+    answer = AdminClient(url).post("/admin/degrade", {**asked, "for": for_, "reason": reason, "by": local_user()})
     if as_json:
         sys.stdout.write(json.dumps(answer, indent=2) + "\n")
         return
@@ -70,10 +70,3 @@ def warn_unless_shared(answer: dict[str, Any]) -> None:
 
 def _how_to_end(customer: str | None) -> str:
     return f"To end it before: failsoft restore {customer or '--all'}"
-
-
-def _author() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # no name for this user id, as in some containers
-        return ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -38,14 +37,6 @@ class Gateway:
 
 
 Start = Callable[[], Awaitable[Gateway]]
-
-
-@pytest.fixture
-async def valkey(tmp_path: Path) -> AsyncIterator[EmbeddedValkey]:
-    server = EmbeddedValkey(tmp_path / "redis")
-    await server.start()
-    yield server
-    await server.stop()
 
 
 @pytest.fixture

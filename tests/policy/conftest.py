@@ -55,15 +55,6 @@ def alarms() -> RecordedAlarms:
 
 
 @pytest.fixture
-async def valkey(tmp_path: Path) -> AsyncIterator[EmbeddedValkey]:
-    """A real store that stands in for the Redis of ``--redis``."""
-    server = EmbeddedValkey(tmp_path / "redis")
-    await server.start()
-    yield server
-    await server.stop()
-
-
-@pytest.fixture
 async def store(valkey: EmbeddedValkey) -> AsyncIterator[PolicyStore]:
     opened = PolicyStore(valkey.url)
     yield opened

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import getpass
 import json
 import os
 import sys
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from gateway.cli.exit_codes import FOUND_WRONG, UNREACHABLE
+from gateway.cli.local_user import local_user
 from gateway.cli.policies.annotations import in_github
 from gateway.errors import PolicyError, StoreError, StoreUnreachable
 from gateway.policy.diagnostics import Diagnostic
@@ -89,10 +89,7 @@ def author() -> str:
     """Who runs the command, as far as this machine knows: in GitHub Actions whoever caused the run."""
     if in_github(os.environ) and (actor := os.environ.get("GITHUB_ACTOR")):
         return actor
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # no name for this user id, as in some containers
-        return ""
+    return local_user()
 
 
 def extent(policy_set: PolicySet) -> str:
