@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from gateway.policy.embedded import EmbeddedValkey
+from tests.faults.store_process import StoreProcess
 from tests.support.processes import Processes
 
 # Beside other processes an example may take long for no reason of its own. What else holds (where `CI` is set, the same
@@ -38,3 +39,12 @@ async def valkey(tmp_path: Path) -> AsyncIterator[EmbeddedValkey]:
     await server.start()
     yield server
     await server.stop()
+
+
+@pytest.fixture
+def redis(processes: Processes) -> Iterator[StoreProcess]:
+    """The same in a process of its own, for gateways in processes."""
+    store = StoreProcess.start(processes)
+    store.wait_ready()
+    yield store
+    store.close()

@@ -6,12 +6,10 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import openai
-import pytest
 
 from tests.cli.served import KEY, Served
 from tests.faults.store_process import StoreProcess
@@ -23,14 +21,6 @@ TOKEN = "an-admin-token"
 V3, V4 = ADAPTERS = ["acme_v3", "acme_v4"]
 AGENTS = 8
 IN_FORCE_WITHIN_S = 1.0
-
-
-@pytest.fixture
-def redis(processes: Processes) -> Iterator[StoreProcess]:
-    store = StoreProcess.start(processes)
-    store.wait_ready()
-    yield store
-    store.close()
 
 
 async def test_v4_goes_live_without_any_agent_changing_and_back_in_a_second(

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.orders.conftest import box, provider, redis, shared_provider, street
+from tests.orders.conftest import box, provider, shared_provider, street
 
-__all__ = ["box", "provider", "redis", "shared_provider", "street"]
+__all__ = ["box", "provider", "shared_provider", "street"]

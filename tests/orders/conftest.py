@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from tests.cli.served import ADAPTER, Served
-from tests.faults.store_process import StoreProcess
 from tests.support.processes import Processes, Simulator
 from tests.workers.conftest import ENV, Several
 
@@ -39,14 +38,6 @@ def provider(shared_provider: Simulator) -> Simulator:
     shared_provider.admin.heal()
     shared_provider.admin.forget()
     return shared_provider
-
-
-@pytest.fixture
-def redis(processes: Processes) -> Iterator[StoreProcess]:
-    store = StoreProcess.start(processes)
-    store.wait_ready()
-    yield store
-    store.close()
 
 
 class Street:

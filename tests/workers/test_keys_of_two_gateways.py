@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,6 @@ NEW_KEY = "fs-acme-new"
 DRAIN = "/admin/boxes/a/drain"
 WITHIN_S = 1.0
 """The issue's bound on a change to take effect on every gateway."""
-
-
-@pytest.fixture
-def redis(processes: Processes) -> Iterator[StoreProcess]:
-    store = StoreProcess.start(processes)
-    store.wait_ready()
-    yield store
-    store.close()
 
 
 async def let_in(redis: StoreProcess) -> None:

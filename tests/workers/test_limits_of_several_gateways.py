@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.cli.served import Served
 from tests.faults.store_process import StoreProcess
@@ -16,14 +13,6 @@ from tests.support.processes import Processes
 from tests.workers.conftest import ENV, Boxes, Several
 
 LIMIT = 60
-
-
-@pytest.fixture
-def redis(processes: Processes) -> Iterator[StoreProcess]:
-    store = StoreProcess.start(processes)
-    store.wait_ready()
-    yield store
-    store.close()
 
 
 class Two:

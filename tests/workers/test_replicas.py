@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.cli.served import Served
 from tests.faults.store_process import StoreProcess
 from tests.support.processes import Processes
 from tests.workers.conftest import ENV, Boxes, Several
-
-
-@pytest.fixture
-def redis(processes: Processes) -> Iterator[StoreProcess]:
-    store = StoreProcess.start(processes)
-    store.wait_ready()
-    yield store
-    store.close()
 
 
 async def test_two_gateways_share_the_slots_and_one_alone_has_all(
