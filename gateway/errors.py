@@ -13,6 +13,7 @@ FailsoftError
     ├── ConnectError            no connection came about (source = upstream)
     │   ├── NameNotResolved
     │   ├── ConnectTimeout      nobody answered the SYN, or the TLS handshake hung
+    │   ├── ServerGone          the connection broke under the request, and now nobody listens
     │   └── TLSError            certificate or handshake; never downgraded
     ├── PoolExhausted           our own limit (source = gateway): not the box's fault
     ├── ConnectionLost          reset or end of file where more had to come
@@ -147,6 +148,14 @@ class NameNotResolved(ConnectError):
 
 class ConnectTimeout(ConnectError):
     """Nobody answered within the connect time-out, or the TLS handshake did not end."""
+
+
+class ServerGone(ConnectError):
+    """A reused connection broke before any byte of the answer, and a fresh one was refused: had the server but closed
+    an idle connection, it would have taken another. The request was sent, and may be what ended it.
+    """
+
+    reached = True
 
 
 class TLSError(ConnectError):

@@ -17,6 +17,7 @@ from gateway.errors import (
     ConnectTimeout,
     NameNotResolved,
     PoolExhausted,
+    ServerGone,
     TLSError,
     UpstreamError,
     UpstreamTimeout,
@@ -92,7 +93,7 @@ class Pool:
         that somebody else can ``abort`` it while it waits.
 
         A request that dies on a reused connection before any byte of an answer is sent once more on a fresh one: the
-        server had closed the idle connection just as it was being reused.
+        server had closed the idle connection just as it was being reused, or there is no server any more.
 
         :raises UpstreamError: no answer; the subclass says why. When cancelled, the connection is aborted.
         """
@@ -106,6 +107,7 @@ class Pool:
         now = loop.time()
         if now >= until:
             raise _not_reached(UpstreamTimeout("no time left to ask"))
+        lost: ConnectionLost | None = None
         connection = self._take(now)
         if connection is not None:
             exchange = connection.start(request, until, pending)
@@ -114,9 +116,16 @@ class Pool:
             except ConnectionLost as error:
                 if not error.stale:
                     raise
+                lost = error
             else:
                 return exchange
-        connection = await self._connect(loop, until)
+        try:
+            connection = await self._connect(loop, until)
+        except ConnectError as error:
+            # Of several addresses that refuse, asyncio makes an OSError without a kind.
+            if lost is not None and type(error) is ConnectError and isinstance(error.__cause__, OSError):
+                raise ServerGone(f"{lost}; then {error}") from error
+            raise
         exchange = connection.start(request, until, pending)
         await exchange.answered()
         return exchange

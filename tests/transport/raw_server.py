@@ -97,8 +97,12 @@ class RawServer:
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 await writer.wait_closed()
 
-    async def stop(self) -> None:
+    def stop_listening(self) -> None:
+        """Whoever connects from now on is refused."""
         self._server.close()
+
+    async def stop(self) -> None:
+        self.stop_listening()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

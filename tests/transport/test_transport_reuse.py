@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.errors import ConnectError, ConnectionLost, PoolExhausted
+from gateway.errors import ConnectError, ConnectionLost, PoolExhausted, ServerGone
 from tests.transport.conftest import MakePool, Serve
 from tests.transport.raw_server import (
     HEAD,
@@ -211,6 +211,27 @@ async def test_a_request_is_not_sent_twice_when_the_fresh_connection_dies_too(
         await pool.exchange(HEAD, b"", soon())
     assert not caught.value.stale
     assert requests == 3
+
+
+async def test_a_server_that_ends_under_a_request_on_a_reused_connection_is_gone_and_did_not_close_an_idle_one(
+    serve: Serve, pool_to: MakePool, soon: Callable[[], float]
+) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(OK)
+        await read_request(reader)
+        server.stop_listening()
+        reset(writer)
+
+    server = await serve(handle)
+    pool = pool_to(server)
+    await pool.exchange(HEAD, b"", soon())
+    with pytest.raises(ServerGone, match="no connection to") as caught:
+        await pool.exchange(HEAD, b"", soon())
+    assert caught.value.reached
+    with pytest.raises(ConnectError) as caught_later:
+        await pool.exchange(HEAD, b"", soon())
+    assert not isinstance(caught_later.value, ServerGone), "this one was never sent"
 
 
 async def test_a_request_is_not_sent_again_once_a_byte_of_an_answer_came(
