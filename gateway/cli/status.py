@@ -178,8 +178,8 @@ def _inhabitant(one: dict[str, Any]) -> str:
 
 def _adapters(box: dict[str, Any]) -> str:
     """Those that something is wrong with."""
-    kinds = (("missing", box["missing_adapters"]), ("failing", box["failing_adapters"]))
-    return "; ".join(f"{kind}: {', '.join(pair['adapter'] for pair in pairs)}" for kind, pairs in kinds if pairs)
+    found = ((kind, box[f"{kind}_adapters"]) for kind in ("missing", "failing", "suspected"))
+    return "; ".join(f"{kind}: {', '.join(pair['adapter'] for pair in pairs)}" for kind, pairs in found if pairs)
 
 
 def _reasons(requests: dict[str, Any]) -> str:

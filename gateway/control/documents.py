@@ -199,6 +199,7 @@ def _box(box: Box, fleets: Fleets, inhabitants: Sequence[Inhabitant], now: float
         },
         "missing_adapters": _pairs(box.pairs.missing(), now),
         "failing_adapters": _pairs(box.pairs.failing(), now),
+        "suspected_adapters": _pairs(box.pairs.suspected(), now),
     }
 
 

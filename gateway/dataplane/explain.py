@@ -312,7 +312,9 @@ def _why_not(box: Box, adapter: str, budget_s: float, now: float) -> str | None:
 
 
 def _adapter(box: Box, adapter: str, now: float) -> Document:
-    for name, found in (("missing", box.pairs.missing()), ("failing", box.pairs.failing())):
+    pairs = box.pairs
+    found_by_state = {"missing": pairs.missing(), "failing": pairs.failing(), "suspected": pairs.suspected()}
+    for name, found in found_by_state.items():
         if adapter in found:
             return {"state": name, "retry_in_s": _until(found[adapter], now)}
     return {"state": "ok", "retry_in_s": None}

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from gateway.dataplane.candidate import Attempt, ProvidersView, Unsuited, Wait, own_attempt
 from gateway.dataplane.decide import MAX_OWN_ATTEMPTS, WAIT_SHARE, BoxView, Plan
 from gateway.dataplane.fallback_way import FallbackWay
-from gateway.dataplane.verdict import may_have_killed, public_text, reason_of
+from gateway.dataplane.verdict import public_text, reason_of
 from gateway.errors import NotAdmitted, Reason, UpstreamError
+from gateway.fleet.blame import may_have_killed
 from gateway.fleet.permit import Held
 from gateway.policy.compiled import CustomerPolicy, StaticStep, Step
 

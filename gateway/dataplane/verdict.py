@@ -35,13 +35,6 @@ def reason_of(error: UpstreamError) -> Reason:
             return error.reason
 
 
-def may_have_killed(error: UpstreamError) -> bool:
-    """Whether this request may be what ended the engine: such a request is not replayed at every box."""
-    if isinstance(error, ConnectionLost):
-        return not error.stale
-    return isinstance(error, ErrorFrame | UpstreamStatus) and error.status == 500
-
-
 _PUBLIC: tuple[tuple[type[UpstreamError], str], ...] = (
     (ConnectError, "no connection"),
     (ConnectionLost, "the connection broke off"),

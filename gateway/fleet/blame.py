@@ -11,6 +11,7 @@ from gateway.errors import (
     ConnectionLost,
     ConnectTimeout,
     ErrorFrame,
+    ServerGone,
     UpstreamError,
     UpstreamStatus,
     UpstreamTimeout,
@@ -57,6 +58,13 @@ def blame(error: UpstreamError) -> Blame:
     return Blame.BOX
 
 
+def may_have_killed(error: UpstreamError) -> bool:
+    """Whether this request may be what ended the engine: such a request is not replayed at every box."""
+    if isinstance(error, ConnectionLost):
+        return not error.stale
+    return isinstance(error, ServerGone) or (isinstance(error, ErrorFrame | UpstreamStatus) and error.status == 500)
+
+
 def is_one_adapters(error: UpstreamError) -> bool:
     """Whether a box's failure may lie with the adapter that was asked for: the box took the request, and said or did
     something wrong, or nothing. What happened to a connection happened to the box.
@@ -70,23 +78,25 @@ class Failure:
     request, alive, and cannot be told to another process.
 
     ``one_adapters``: see :func:`is_one_adapters`. ``silent``: nothing came in time. ``unreached``: there was no
-    connection.
+    connection. ``deadly``: the request was unanswered, and ended as if the engine had (:func:`may_have_killed`).
     """
 
     blame: Blame
     one_adapters: bool
     silent: bool
     unreached: bool
+    deadly: bool
     text: str
 
     @classmethod
-    def of(cls, error: UpstreamError) -> Failure:
-        """What ``error`` comes down to."""
+    def of(cls, error: UpstreamError, *, answered: bool = False) -> Failure:
+        """What ``error`` comes down to; ``answered``: it came behind content."""
         return cls(
             blame(error),
             is_one_adapters(error),
             isinstance(error, UpstreamTimeout | ConnectTimeout | BoxEjected),
             isinstance(error, ConnectError),
+            not answered and may_have_killed(error),
             error.for_watchers[:MAX_ERROR_CHARS],
         )
 

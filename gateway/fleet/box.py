@@ -16,6 +16,7 @@ from gateway.fleet.obstacle import OF_PAIR, Obstacle
 from gateway.fleet.pairs import Pairs
 from gateway.fleet.permit import Permit
 from gateway.fleet.request_head import request_head
+from gateway.fleet.suspects import Suspects
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics
@@ -59,6 +60,8 @@ class Box:
         self.watch: Watch | None = None
         self.on_room: Callable[[Box], None] | None = None
         """Told when there may be room, while somebody waits for it."""
+        self.suspects: Suspects | None = None
+        """Told what may have ended this box; None where another process finds that out."""
         self.last_probe: ProbeResult | None = None
         self.last_error = ""
         """What the last failure that counted against the box was."""
@@ -210,6 +213,14 @@ class Box:
         """It says that it has these adapters."""
         self.pairs.listed(names)
 
+    def suspect(self, adapter: str, now: float, for_s: float) -> None:
+        """The adapter may be what ends boxes: for so long it is not asked for here, and then by one at a time."""
+        self.pairs.suspect(adapter, now, for_s)
+
+    def trust(self, adapter: str) -> None:
+        """It is not."""
+        self.pairs.trust(adapter)
+
     def retire(self) -> None:
         """The box left the policy: its alarms end, its connections close as the attempts on them end."""
         self._retired = True
@@ -235,6 +246,8 @@ class Box:
         permit.box_permit.succeeded(now)
         if self.pairs.known:
             self.pairs.answered(permit.adapter, permit.pair_permit, now)
+        if self.suspects is not None and permit.adapter in self.suspects.known:
+            self.suspects.answered(permit.adapter)
 
     def progressed(self, now: float) -> None:
         """More of an answer came."""
@@ -244,7 +257,7 @@ class Box:
         """The attempt ended with ``error``: :func:`gateway.fleet.blame.blame` says which breaker that moves."""
         if isinstance(error, UpstreamTimeout) and not permit.answered and self.duty.condition is None:
             self.load.gave_up(permit, now)
-        self.learned(permit, Failure.of(error), now)
+        self.learned(permit, Failure.of(error, answered=permit.answered), now)
 
     def learned(self, permit: Permit, failure: Failure, now: float) -> None:
         """What the attempt's end says about the box, and about the adapter there."""
@@ -265,6 +278,8 @@ class Box:
                 permit.box_permit.failed(now, weight=THRESHOLD)
             case Blame.NOBODY | Blame.LOAD:
                 pass
+        if failure.deadly and permit.adapter is not None and self.suspects is not None:
+            self.suspects.lost(self.name, permit.adapter, now, down=not self.breaker.closed)
         if failure.blame is Blame.BOX_UNAUTHORIZED:
             self._unauthorized(failure.text)
 
@@ -307,6 +322,10 @@ class Box:
         self._metrics.breaker_transitions.inc(self.name, state)
         if state == "open":
             self.pairs.blame_the_box()
+            if self.suspects is not None and self.breaker.opened_at is not None:
+                self.suspects.went_down(self.name, self.breaker.opened_at)
+        elif state == "closed" and self.suspects is not None:
+            self.suspects.came_up(self.name)
         if state == "open" and self._last_failure is not None:
             self._opened_by_silence = self._last_failure.silent
             if self._opened_by_silence or self._last_failure.unreached:

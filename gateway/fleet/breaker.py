@@ -113,6 +113,11 @@ class Breaker:
         if self._state == "closed":
             self._open(now, FIRST_OPEN_S)
 
+    def hold(self, now: float, for_s: float) -> None:
+        """Be open for so long, or as long as it is already; a trial that runs counts no more."""
+        if self._state == "closed" or self._trial is not None or self.retry_at < now + for_s:
+            self._open(now, for_s)
+
     # What several processes that share it tell each other.
 
     @property

@@ -14,6 +14,7 @@ from gateway.fleet.probe import Probe
 from gateway.fleet.routing import Route
 from gateway.fleet.scrape import Scrape
 from gateway.fleet.slot_share import Replicas
+from gateway.fleet.suspects import Suspects
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics
@@ -41,7 +42,8 @@ class Fleets:
     """The boxes as they are now. ``follow`` and ``close`` are called from the event loop's thread.
 
     ``uniform`` gives numbers from 0 to 1 for the probes' jitter; ``clock`` is the event loops' (both asyncio's and
-    uvloop's are the system's monotonic clock). ``probing=False`` leaves the boxes unprobed.
+    uvloop's are the system's monotonic clock). ``probing=False`` leaves the boxes unprobed, ``suspecting=False`` leaves
+    it to another process to find out which adapter ends boxes.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Fleets:
         uniform: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
         probing: bool = True,
+        suspecting: bool = True,
         new_box: NewBox = Box,
     ) -> None:
         self._metrics = metrics
@@ -63,12 +66,14 @@ class Fleets:
         self._uniform = uniform
         self._clock = clock
         self._probing = probing
+        self._suspecting = suspecting
         self._new_box = new_box
         self.replicas = Replicas()
         """Which of how many gateways this is that share the boxes' slots."""
         self._fleets: dict[str, tuple[Box, ...]] = {}
         self.homes: dict[str, Homes] = {}
         """By fleet, where its adapters live."""
+        self._suspects: dict[str, Suspects] = {}
         self._placing: dict[str, TaskSet] = {}
         self._probes: dict[Box, TaskSet] = {}
         self._leaving: list[Box] = []
@@ -106,6 +111,8 @@ class Fleets:
             known[fleet.name] = adapters
         self._fleets = fleets
         self._follow_homes(known)
+        if self._suspecting:
+            self._follow_suspects(known)
         for box in before.values():
             self._leave(box)
         self._leaving = [box for box in self._leaving if box.pool.open or box.in_flight]
@@ -179,6 +186,15 @@ class Fleets:
                     placing = self._placing[name] = TaskSet()
                     placing.spawn(homes.run(), name=f"placement of {name}")
             self.homes[name].follow(boxes, adapters[name])
+
+    def _follow_suspects(self, adapters: Mapping[str, frozenset[str]]) -> None:
+        for name in self._suspects.keys() - self._fleets.keys():
+            self._suspects.pop(name).follow((), frozenset(), self._clock())
+        for name, boxes in self._fleets.items():
+            suspects = self._suspects.setdefault(name, Suspects(name, self._alarms))
+            suspects.follow(boxes, adapters[name], self._clock())
+            for box in boxes:
+                box.suspects = suspects
 
     def _make(self, spec: BoxSpec, base_model: str) -> Box:
         box = self._new_box(

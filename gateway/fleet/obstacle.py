@@ -25,6 +25,7 @@ class Obstacle(Enum):
     DRAINED = "drained", Reason.FORCED
     LACKS_ADAPTER = "lacks the adapter", Reason.ADAPTER_UNAVAILABLE
     ADAPTER_FAILS = "the adapter fails", Reason.CIRCUIT_OPEN
+    ADAPTER_SUSPECTED = "the adapter may end boxes", Reason.CIRCUIT_OPEN
     AWAY = "away", Reason.CIRCUIT_OPEN
     CIRCUIT_OPEN = "circuit open", Reason.CIRCUIT_OPEN
 
@@ -32,7 +33,11 @@ class Obstacle(Enum):
         self.reason = reason
 
 
-OF_PAIR = {PairFault.MISSING: Obstacle.LACKS_ADAPTER, PairFault.FAILING: Obstacle.ADAPTER_FAILS}
+OF_PAIR = {
+    PairFault.MISSING: Obstacle.LACKS_ADAPTER,
+    PairFault.FAILING: Obstacle.ADAPTER_FAILS,
+    PairFault.SUSPECTED: Obstacle.ADAPTER_SUSPECTED,
+}
 
 
 def in_words(obstacle: Obstacle, box: Box, adapter: str | None, now: float) -> str:
@@ -47,6 +52,9 @@ def in_words(obstacle: Obstacle, box: Box, adapter: str | None, now: float) -> s
             return f"it said that it does not have the adapter; it is asked again {when}"
         case Obstacle.ADAPTER_FAILS:
             return f"the adapter fails there; it is asked again {_when(box.pairs.failing()[adapter or BASE], now)}"
+        case Obstacle.ADAPTER_SUSPECTED:
+            when = _when(box.pairs.suspected()[adapter or BASE], now)
+            return f"boxes ended while it was being asked for; it is tried again {when}"
         case Obstacle.AWAY:
             return f"it was away ({box.last_error or 'silent'}), and has shown no token since"
         case Obstacle.CIRCUIT_OPEN:

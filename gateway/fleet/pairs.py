@@ -19,17 +19,22 @@ class PairFault(Enum):
 
     MISSING = auto()
     """It said that it does not have it."""
+    SUSPECTED = auto()
+    """It may be what ends boxes (:mod:`gateway.fleet.suspects`)."""
     FAILING = auto()
 
 
 class Pair:
-    """One (box, adapter), with a breaker of its own. ``missing``: the box said that it does not have the adapter."""
+    """One (box, adapter), with a breaker of its own. ``missing``: the box said that it does not have the adapter.
+    ``suspected``: it was being asked for as a box ended, and has not answered since.
+    """
 
-    __slots__ = ("breaker", "missing")
+    __slots__ = ("breaker", "missing", "suspected")
 
     def __init__(self, breaker: Breaker) -> None:
         self.breaker = breaker
         self.missing = False
+        self.suspected = False
 
 
 class Pairs:
@@ -54,11 +59,17 @@ class Pairs:
         pair = self.known.get(adapter)
         if pair is None or pair.breaker.admits(now):
             return None
+        if pair.suspected:
+            return PairFault.SUSPECTED
         return PairFault.MISSING if pair.missing else PairFault.FAILING
 
     def begin(self, adapter: str | None, now: float, *, force: bool) -> Permit | None:
-        """As :meth:`gateway.fleet.breaker.Breaker.begin`, for an adapter that is in here."""
-        return self.known[adapter].breaker.begin(now, force=force)
+        """As :meth:`gateway.fleet.breaker.Breaker.begin`, for an adapter that is in here.
+
+        A suspected one is not forced on anybody: that would make one customer's last resort everybody's outage.
+        """
+        pair = self.known[adapter]
+        return pair.breaker.begin(now, force=force and not pair.suspected)
 
     def lacks(self, adapter: str | None, permit: Permit | None, why: str, now: float) -> None:
         """The box answered that it does not have the adapter, which one answer is enough to believe.
@@ -80,6 +91,21 @@ class Pairs:
         breaker = self._pair(adapter).breaker
         (permit or Permit(breaker, breaker.epoch)).failed(now)
 
+    def suspect(self, adapter: str, now: float, for_s: float) -> None:
+        """Whether this adapter answers matters now; for so long it is not to be asked for."""
+        pair = self._pair(adapter)
+        pair.suspected = True
+        if for_s:
+            pair.breaker.hold(now, for_s)
+
+    def trust(self, adapter: str) -> None:
+        """It is suspected no more."""
+        if (pair := self.known.get(adapter)) is not None and pair.suspected:
+            if pair.missing:
+                pair.suspected = False
+            else:
+                self.forget(adapter)
+
     def answered(self, adapter: str | None, permit: Permit | None, now: float) -> None:
         """The adapter answers."""
         if permit is not None:
@@ -97,7 +123,15 @@ class Pairs:
         return {
             adapter or BASE: pair.breaker.retry_at
             for adapter, pair in self.known.items()
-            if not pair.missing and not pair.breaker.closed
+            if not pair.missing and not pair.suspected and not pair.breaker.closed
+        }
+
+    def suspected(self) -> dict[str, float]:
+        """The adapters that are kept off, as they may be what ends boxes, likewise."""
+        return {
+            adapter or BASE: pair.breaker.retry_at
+            for adapter, pair in self.known.items()
+            if pair.suspected and not pair.breaker.closed
         }
 
     def overdue(self, now: float) -> bool:
@@ -110,8 +144,10 @@ class Pairs:
             self.forget(adapter)
 
     def blame_the_box(self) -> None:
-        """The box is found to be at fault: what fails on it, other than what it does not have, is not the adapters'."""
-        for adapter in [adapter for adapter, pair in self.known.items() if not pair.missing]:
+        """The box is found to be at fault: what fails on it is not the adapters', but for those that it does not have
+        and those that may be what ended it.
+        """
+        for adapter in [adapter for adapter, pair in self.known.items() if not (pair.missing or pair.suspected)]:
             del self.known[adapter]
 
     def keep(self, known: frozenset[str]) -> None:
@@ -137,12 +173,13 @@ class Pairs:
         """What is known of ``adapter``, if it is in here."""
         return self.known.get(adapter)
 
-    def follow(self, missing: Mapping[str | None, bool]) -> None:
-        """Exactly these are in here, each with whether it is missing: another process has found it out."""
-        for adapter in [adapter for adapter in self.known if adapter not in missing]:
+    def follow(self, found: Mapping[str | None, tuple[bool, bool]]) -> None:
+        """Exactly these are in here, each with whether it is missing, and suspected, as another process found out."""
+        for adapter in [adapter for adapter in self.known if adapter not in found]:
             self.forget(adapter)
-        for adapter, is_missing in missing.items():
-            self._pair(adapter).missing = is_missing
+        for adapter, (is_missing, is_suspected) in found.items():
+            pair = self._pair(adapter)
+            pair.missing, pair.suspected = is_missing, is_suspected
 
     def _pair(self, adapter: str | None) -> Pair:
         pair = self.known.get(adapter)

@@ -57,6 +57,7 @@ class PairStanding(Part):
 
     adapter: str | None
     missing: bool
+    suspected: bool
     breaker: Finding
     trial: int
 

@@ -94,6 +94,16 @@ class WatcherBox(Box):
         super().listed(names)
         self._listener.touched(self, at_once=True)
 
+    def suspect(self, adapter: str, now: float, for_s: float) -> None:
+        """An adapter may be what ends boxes."""
+        super().suspect(adapter, now, for_s)
+        self._listener.touched(self, at_once=True)
+
+    def trust(self, adapter: str) -> None:
+        """It is not."""
+        super().trust(adapter)
+        self._listener.touched(self, at_once=True)
+
     def drain(self) -> None:
         """An operator takes it off duty."""
         super().drain()
@@ -197,7 +207,7 @@ class WatcherBox(Box):
             self._whose(self.breaker),
             self.duty.finding(),
             [
-                PairStanding(adapter, pair.missing, pair.breaker.finding(), self._whose(pair.breaker))
+                PairStanding(adapter, pair.missing, pair.suspected, pair.breaker.finding(), self._whose(pair.breaker))
                 for adapter, pair in self.pairs.items()
             ],
             sorted(self._failing),

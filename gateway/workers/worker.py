@@ -98,6 +98,7 @@ def boxes_and_providers(reporter: Reporter) -> tuple[Fleets, Hosted]:
         alarms=unseen,
         events=unheard,
         probing=False,
+        suspecting=False,
         new_box=partial(WorkerBox, reporter=reporter),
     )
     hosted = Hosted(metrics=nobodys, alarms=unseen, events=unheard, new_health=partial(WorkerHealth, reporter=reporter))

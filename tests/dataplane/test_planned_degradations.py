@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from gateway.dataplane.decide import decide
 from gateway.dataplane.drill_share import DrillShare
 from gateway.dataplane.journey import MAX_CRASHES, Journey, Wait
-from gateway.dataplane.verdict import may_have_killed
 from gateway.errors import ConnectError, Reason, UpstreamError, UpstreamStatus, UpstreamTimeout
+from gateway.fleet.blame import may_have_killed
 from gateway.orders.forced import Forced
 from gateway.policy.compiled import BaseStep, CompiledPolicy, CustomerPolicy, StaticStep, Step
 from tests.dataplane.conftest import ServePlane

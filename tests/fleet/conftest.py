@@ -6,19 +6,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from gateway.observe.alarms import Alarms
-from gateway.observe.events import Events
-from gateway.observe.metrics import GatewayMetrics, Registry
-from tests.fleet.token_box import TOKEN, TokenBox, Watchers
+from tests.fleet.token_box import TOKEN, TokenBox, Watchers, new_watchers
 
 StartBox = Callable[..., Awaitable[TokenBox]]
 
 
 @pytest.fixture
 def watchers() -> Watchers:
-    registry = Registry()
-    metrics, events = GatewayMetrics(registry), Events(100)
-    return Watchers(registry, metrics, Alarms(metrics, events), events)
+    return new_watchers()
 
 
 @pytest.fixture

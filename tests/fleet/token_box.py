@@ -44,6 +44,13 @@ class Watchers:
         return [event.kind for event in self.events.since(0)]
 
 
+def new_watchers() -> Watchers:
+    """Some that have heard nothing yet."""
+    registry = Registry()
+    metrics, events = GatewayMetrics(registry), Events(100)
+    return Watchers(registry, metrics, Alarms(metrics, events), events)
+
+
 class TokenBox:
     """Answers every request with ``answer``; with ``SILENT`` it takes requests and says nothing."""
 

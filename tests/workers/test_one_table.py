@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import ConnectError, ErrorFrame, UpstreamError, UpstreamStatus, UpstreamTimeout
+from gateway.errors import ConnectError, ConnectionLost, ErrorFrame, UpstreamError, UpstreamStatus, UpstreamTimeout
 from gateway.fleet.permit import Permit
 from gateway.fleet.shared_breaker import GUARD_S, TURN_S, TrialTurns
 from gateway.workers.messages import Held
@@ -26,6 +26,7 @@ ERRORS: tuple[UpstreamError, ...] = (
     UpstreamStatus(400),
     UpstreamStatus(401),
     ErrorFrame("broken"),
+    ConnectionLost("gone"),
 )
 
 
@@ -154,7 +155,7 @@ def test_every_process_ends_up_with_the_watchers_breakers_and_no_trial_is_left(
 
 
 def _pairs(box: Any) -> dict[str | None, Any]:
-    return {adapter: (pair.missing, pair.breaker.finding()) for adapter, pair in box.pairs.items()}
+    return {adapter: (pair.missing, pair.suspected, pair.breaker.finding()) for adapter, pair in box.pairs.items()}
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.dictionaries(st.sampled_from("abc"), st.integers(1, 5)))))
