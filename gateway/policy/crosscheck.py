@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -46,6 +47,8 @@ def crosscheck(
         yield from _steps(index, ("fallback",), customer.fallback, fleet)
         if warnings:
             yield from _rules(index, customer, defaults, fleet)
+    if warnings:
+        yield from _pools(fleet, customers)
     yield from _admin_tokens(fleet, taken, locate)
     for index, customer in enumerate(customers):
         yield from _aliases(index, customer, taken, locate)
@@ -69,6 +72,25 @@ def _fleets(fleet: FleetFile) -> Iterator[Finding]:
             if box.url.rstrip("/").endswith("/v1"):
                 yield Finding("fleet", (*at, "url"), "ends in /v1, which is added to it", "leave /v1 out", "warning")
             yield from engine_findings(fleet_name, one, box_name, box)
+
+
+def _pools(fleet: FleetFile, customers: tuple[CustomerFile, ...]) -> Iterator[Finding]:
+    """Pools that do not hold what may be asked for: what one drops is read from disk inside of the engine's step."""
+    only = next(iter(fleet.fleets)) if len(fleet.fleets) == 1 else None
+    named = Counter[str]()
+    for customer in customers:
+        named[customer.fleet or only or ""] += len(customer.adapters)
+    for fleet_name, one in fleet.fleets.items():
+        for box_name, box in one.boxes.items():
+            # Without the key, `failsoft backend` makes the pool as large as is needed.
+            if box.max_cpu_loras is not None and box.max_cpu_loras < named[fleet_name]:
+                yield Finding(
+                    "fleet",
+                    ("fleets", fleet_name, "boxes", box_name, "max_cpu_loras"),
+                    f"is less than the {named[fleet_name]} adapters that this fleet's policies name",
+                    "vLLM reads one that it has dropped from disk while all others wait, and ends if it cannot",
+                    "warning",
+                )
 
 
 def _admin_tokens(fleet: FleetFile, taken: _Taken, locate: Locate) -> Iterator[Finding]:

@@ -77,6 +77,14 @@ class EngineFleet:
         client = RawClient(self._gateway_url, key=customer.key)
         return await client.ask(path, request(customer, **fields), timeout_s=90.0)
 
+    async def ask_at(self, path: str, customer: Customer, body: dict[str, Any] | None) -> Recording:
+        """Any path of the gateway's, with a customer's key; a GET without a body."""
+        return await RawClient(self._gateway_url, key=customer.key).ask(path, body, timeout_s=30.0)
+
+    async def status(self) -> dict[str, Any]:
+        """``/admin/status``."""
+        return dict((await RawClient(self._gateway_url, key=ADMIN_TOKEN).ask("/admin/status")).json())
+
     async def ask_box(self, box: str, customer: Customer, **fields: Any) -> Recording:
         """``request`` to the box itself."""
         return await RawClient(self.boxes[box].url).ask(
@@ -107,12 +115,11 @@ class EngineFleet:
 
     async def _out_of_use(self) -> list[str]:
         """What the gateway does not ask boxes for, as an earlier test made them fail."""
-        client = RawClient(self._gateway_url, key=ADMIN_TOKEN)
-        status = (await client.ask("/admin/status")).json()
+        status = await self.status()
         return [
             f"{box['name']}/{pair['adapter']}"
             for box in status["boxes"]
-            for pair in (*box["missing_adapters"], *box["failing_adapters"])
+            for pair in (*box["missing_adapters"], *box["failing_adapters"], *box["suspected_adapters"])
         ]
 
     async def models(self, box: str) -> set[str]:

@@ -253,6 +253,14 @@ def test_allowing_hosted_by_leaving_it_out_is_warned_about(folder: Folder) -> No
     assert "hosted providers are allowed here" in warnings(read_folder(folder.path))
 
 
+def test_a_pool_that_does_not_hold_every_adapter_is_warned_about(folder: Folder) -> None:
+    folder.write("fleet.yaml", FLEET.replace(':8000"}', ':8000", max_loras: 1, max_cpu_loras: 2}'))
+    folder.customer("globex")
+    assert "max_cpu_loras" not in warnings(read_folder(folder.path))
+    folder.customer("initech")
+    assert "is less than the 3 adapters that this fleet's policies name" in warnings(read_folder(folder.path))
+
+
 def test_a_budget_as_long_as_the_deadline_is_warned_about(folder: Folder) -> None:
     folder.customer("acme", "ttft_budget: 20s\ndeadline: 20s\n")
     assert "no time is left for the fallback" in warnings(read_folder(folder.path))
