@@ -55,6 +55,8 @@ class Ask:
     top_p: float | None = None
     limited_by: str = "max_tokens"
     """The field that ``limit`` is from."""
+    behind: str = ""
+    """What is there of the answer already, and is to be gone on with."""
     objection: str | None = None
     """What is wrong with it, to be said once the model and the limit are found to be right."""
 

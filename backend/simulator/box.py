@@ -12,11 +12,11 @@ import msgspec
 
 from backend.simulator.answer import Answer, Fixed, Later
 from backend.simulator.app import App
-from backend.simulator.ask import Ask
+from backend.simulator.ask import Ask, count_tokens
 from backend.simulator.engine import Engine
 from backend.simulator.journal import Entry
 from backend.simulator.modelled_engine import ModelledEngine, PauseMode
-from backend.simulator.numbering import numbered_arguments, numbered_text
+from backend.simulator.numbering import continued_text, numbered_arguments, numbered_text
 from backend.simulator.steps import Wait
 from backend.simulator.vllm_answers import Vllm, VllmChat, VllmCompletion
 from backend.simulator.vllm_refusals import (
@@ -53,6 +53,7 @@ ROUTES = {
     "/ping": ("GET", "POST"),
     "/metrics": ("GET", "POST"),
     "/load": ("GET",),
+    "/tokenize": ("POST",),
     "/version": ("GET",),
 }
 DEV_ROUTES = {"/sleep": ("POST",), "/wake_up": ("POST",), "/is_sleeping": ("GET",)}
@@ -63,6 +64,10 @@ class _LoadAdapter(msgspec.Struct):
     lora_name: str
     lora_path: str
     load_inplace: bool = False
+
+
+class _Tokenize(msgspec.Struct):
+    prompt: str
 
 
 class _UnloadAdapter(msgspec.Struct):
@@ -126,6 +131,12 @@ class Box(App):
                 return Fixed(self.dialect, metrics, content_type=PROMETHEUS % version)
             case "/load":
                 return self._json({"server_load": self.engine.running})
+            case "/tokenize":
+                asked = self._read(entry, _Tokenize)
+                count = count_tokens(asked.prompt)
+                tokens = list(range(count))
+                limit = self._max_model_len
+                return self._json({"count": count, "max_model_len": limit, "tokens": tokens, "token_strs": None})
             case "/version":
                 return self._json({"version": VERSION})
             case "/v1/load_lora_adapter":
@@ -164,8 +175,12 @@ class Box(App):
             self.engine.adapters[name] = f"/adapters/{name}"
         check(ask, self._max_model_len)
         length = self.engine.pace.tokens
-        numbered = numbered_text if ask.tool is None else numbered_arguments
-        said = numbered(name, length, ask.limit)
+        if ask.tool is not None:
+            said = numbered_arguments(name, length, ask.limit)
+        elif ask.behind:
+            said = continued_text(name, length, ask.limit, ask.behind)
+        else:
+            said = numbered_text(name, length, ask.limit)
         flight = self.engine.admit(
             name,
             prompt_tokens=ask.prompt_tokens,

@@ -39,6 +39,17 @@ def numbered_arguments(name: str, length: int, limit: int | None) -> Numbered:
     return _cut(tuple(pieces), limit)
 
 
+@lru_cache(maxsize=4096)
+def continued_text(name: str, length: int, limit: int | None, behind: str) -> Numbered:
+    """What ``name`` says behind ``behind``, where that ends with a beginning of its text; else all of it."""
+    whole = numbered_text(name, length, None).tokens
+    said = behind[behind.rfind(whole[0]) :] if whole[0] in behind else ""
+    for count in range(1, len(whole)):
+        if "".join(whole[:count]) == said:
+            return _cut(whole[count:], limit)
+    return _cut(whole, limit)
+
+
 def _cut(tokens: tuple[str, ...], limit: int | None) -> Numbered:
     whole = limit is None or limit >= len(tokens)
     said = tokens if whole else tokens[:limit]

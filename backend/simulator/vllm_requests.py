@@ -73,6 +73,8 @@ def read_chat(body: bytes, *, may_be_empty: bool = False) -> Ask:
     ask = _ask(request, limit, prompts=1, prompt_tokens=tokens)
     ask.limited_by = "max_tokens" if completion is None else "max_completion_tokens"
     ask.tool, ask.tool_named, ask.tool_required = tool, choice == "named", choice == "required"
+    if request.continue_final_message and request.messages and isinstance(request.messages[-1].content, str):
+        ask.behind = request.messages[-1].content
     if not request.messages and not may_be_empty:
         ask.objection = "Cannot apply chat template to an empty conversation. Provide at least one message."
     elif request.continue_final_message and request.add_generation_prompt:
@@ -94,6 +96,8 @@ def read_completion(body: bytes) -> Ask:
     limit = request.max_tokens if request.max_tokens is not None else 16
     prompts = len(prompt) if many and isinstance(prompt, list) else 1
     ask = _ask(request, limit, prompts=prompts, prompt_tokens=count_tokens(prompt))
+    if isinstance(prompt, str):
+        ask.behind = prompt
     if prompt == []:
         ask.objection = "You must pass at least one prompt"
     return ask

@@ -17,6 +17,8 @@ from gateway.dataplane.candidate import Attempt
 from gateway.dataplane.marks import Mark
 from gateway.dataplane.plain_guard import check_plain
 from gateway.dataplane.request import Request
+from gateway.dataplane.said import Said
+from gateway.dataplane.splice import Splice
 from gateway.dataplane.stream_guard import Reshape, StreamGuard
 from gateway.errors import FailsoftError, InternalFault, NotAdmitted, ProtocolError, UpstreamError
 from gateway.fleet.box import Box
@@ -51,6 +53,12 @@ class Answer:
     permit: Held | None = None
     usage: Any = None
     """What a plain answer says that it took, as it says it."""
+    said: Said | None = None
+    """What a stream has told its client, where another box may have to go on from there."""
+    splice: Splice | None = None
+    """Of one that goes on with another that broke off: ``breaks`` times, at the boxes ``broke_at``."""
+    breaks: int = 0
+    broke_at: frozenset[str] = frozenset()
 
     def abort(self, error: UpstreamError) -> None:
         """Have a stream break with ``error``; one that has come to its end already stays whole."""
@@ -156,7 +164,8 @@ async def _stream(question: _Question, request: Request, attempt: Attempt) -> An
         content_type = exchange.header(b"content-type") or b""
         if not content_type.lower().startswith(b"text/event-stream"):
             raise ProtocolError(f"a stream was asked for, {content_type.decode('latin-1')!r} came")
-        guard = StreamGuard(request.choices, reshape=reshape, strip_usage=not request.include_usage)
+        said = Said() if request.resumes and attempt.kind == "own" else None
+        guard = StreamGuard(request.choices, reshape=reshape, strip_usage=not request.include_usage, said=said)
         while True:
             data = await exchange.read()
             first = guard.feed(data) if data else guard.eof()
@@ -174,7 +183,7 @@ async def _stream(question: _Question, request: Request, attempt: Attempt) -> An
         # From its commit on a stream is bounded by its stall time-out.
         pending.discard(exchange)
     mark = _mark(request, attempt, (guard.model if shape is None else shape.model) or question.model)
-    return Answer(attempt, first if mark is None else mark.splice(first), mark, exchange, guard)
+    return Answer(attempt, first if mark is None else mark.splice(first), mark, exchange, guard, said=said)
 
 
 async def _plain(question: _Question, request: Request, attempt: Attempt) -> Answer:

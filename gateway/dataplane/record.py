@@ -116,11 +116,29 @@ class Record:
         """The answer's last byte was handed over."""
         self._metrics.request_seconds.observe(after_s, KINDS[answer.attempt.kind])
 
-    def stream_broke(self, customer: CustomerPolicy, answer: Answer, error: UpstreamError) -> None:
-        """A stream ended with an error frame."""
+    def resumed(self, customer: CustomerPolicy, broken: Answer, rest: Answer, error: UpstreamError) -> None:
+        """A stream broke, and goes on elsewhere."""
+        self._metrics.stream_resumes.inc(customer.name, "resumed")
+        self._events.add(
+            "stream_resumed",
+            customer=customer.name,
+            broke_at=broken.attempt.served_by,
+            served_by=rest.attempt.served_by,
+            error=error.for_watchers,
+        )
+        if isinstance(error, InternalFault):
+            self.defect(error, broken.attempt.served_by)
+
+    def stream_broke(self, customer: CustomerPolicy, answer: Answer, error: UpstreamError, why: str = "") -> None:
+        """A stream ended with an error frame. ``why``: it could not go on elsewhere, where it was to."""
         served_by = answer.attempt.served_by
+        if why:
+            self._metrics.stream_resumes.inc(customer.name, "failed")
         self._metrics.streams_broken.inc(served_by)
-        self._events.add("stream_broken", customer=customer.name, served_by=served_by, error=error.for_watchers)
+        found = {"not_resumed": why} if why else {}
+        self._events.add(
+            "stream_broken", customer=customer.name, served_by=served_by, error=error.for_watchers, **found
+        )
         if answer.attempt.reason is Reason.DRILL:
             self._failed_drill(customer, answer.attempt, error)
         if isinstance(error, InternalFault):

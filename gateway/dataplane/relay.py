@@ -11,12 +11,17 @@ from gateway.clock import Clock
 from gateway.dataplane.answers import broken_stream_frames
 from gateway.dataplane.attempt import Answer
 from gateway.dataplane.marks import Headers
-from gateway.errors import InternalFault, UpstreamError
+from gateway.errors import InternalFault, ShuttingDown, UpstreamError
 from gateway.upstream.exchange import Exchange
 
 log = logging.getLogger(__name__)
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+GoOn = Callable[[Answer, UpstreamError], Awaitable[Answer | None]]
+"""The rest of an answer that broke with an error, or None."""
+
+GOES_ON = b": the box was lost\n\n"
 
 END_WAIT_S = 0.25
 """Seconds. Behind `[DONE]` nothing is left for a server to do."""
@@ -39,9 +44,35 @@ def start_of_stream(headers: Headers) -> dict[str, Any]:
 
 
 async def relay_stream(
-    send: Send, headers: Headers, answer: Answer, clock: Clock, *, stall_timeout_s: float
+    send: Send, headers: Headers, answer: Answer, clock: Clock, *, stall_timeout_s: float, go_on: GoOn
 ) -> UpstreamError | None:
     """Relay to the end. Returns what broke the stream, after its client was told by an error frame; None if whole.
+
+    ``go_on`` is asked for the rest of a stream that breaks, which then follows as if it had always been there.
+    """
+    await send(start_of_stream(headers))
+    while True:
+        error, out = await _relay(send, answer, clock, stall_timeout_s)
+        if error is None:
+            break
+        rest = None
+        if answer.said is not None and not isinstance(error, ShuttingDown):
+            # What is there is not to wait for the rest. The comment has whoever times the bytes know that it comes.
+            await send({"type": "http.response.body", "body": out + GOES_ON, "more_body": True})
+            out = b""
+            rest = await go_on(answer, error)
+        if rest is None:
+            out += broken_stream_frames(error)
+            break
+        answer = rest
+    await send({"type": "http.response.body", "body": out})
+    return error
+
+
+async def _relay(
+    send: Send, answer: Answer, clock: Clock, stall_timeout_s: float
+) -> tuple[UpstreamError | None, bytes]:
+    """Relay one answer. What broke it, and what of it is still to be sent.
 
     The stall time-out runs only while the upstream is waited for, not while the client is slow to read, and only data
     events move it on: keep-alive comments are no sign that the engine still works.
@@ -49,7 +80,6 @@ async def relay_stream(
     exchange, guard, permit = answer.exchange, answer.guard, answer.permit
     if exchange is None or guard is None:
         raise TypeError("not a streamed answer")
-    await send(start_of_stream(headers))
     out = answer.body
     events = 0
     while guard.error is None and not guard.complete:
@@ -72,10 +102,7 @@ async def relay_stream(
             log.exception("a defect in a stream from %s", answer.attempt.served_by)
             out = guard.lost(InternalFault(f"internal error ({type(defect).__name__})"))
             break
-    if guard.error is not None:
-        out += broken_stream_frames(guard.error)
-    await send({"type": "http.response.body", "body": out})
-    return guard.error
+    return guard.error, out
 
 
 async def read_end(exchange: Exchange, now: float) -> None:

@@ -68,6 +68,8 @@ class Request:
     """Whether the body has ``stream_options``, whatever is in it."""
     max_tokens: Any = None
     """Of each choice, as the client wrote it."""
+    resumes: bool = False
+    """Whether another box is to go on with a stream that breaks."""
 
     @property
     def path(self) -> str:

@@ -24,6 +24,7 @@ from gateway.dataplane.record import Record
 from gateway.dataplane.refusals import JSON, give_up, pass_on
 from gateway.dataplane.relay import Send, read_end, relay_stream, send_whole, start_of_stream
 from gateway.dataplane.request import Request
+from gateway.dataplane.resuming import Resumer
 from gateway.dataplane.retry_budget import RetryBudget
 from gateway.dataplane.verdict import is_clients_mistake
 from gateway.errors import NotAdmitted, Reason, UpstreamError
@@ -55,6 +56,7 @@ class Service:
         self._forced = forced
         self._drills = drills
         self._budget = RetryBudget(0.0, share=retry_share)
+        self._resumer = Resumer(fleets)
         self.admission = Admission()
 
     def explain(
@@ -80,6 +82,7 @@ class Service:
         clock = call.clock
         began = clock()
         self._budget.request()
+        request.resumes = customer.on_broken_stream == "resume"
         boxes = self._fleets.boxes_for(customer.fleet.name, request.adapter)
         # Who asks for the own adapter or an error is left out of both.
         forced = request.fallback_allowed and self._forced.holds(customer.name, began)
@@ -176,6 +179,24 @@ class Service:
         clock = call.clock
         exchange, permit = answer.exchange, answer.permit
         settled = False
+        why = ""
+
+        async def go_on(broken: Answer, error: UpstreamError) -> Answer | None:
+            nonlocal answer, exchange, permit, why
+            call.stream = None
+            if permit is not None:
+                permit.failed(error, clock())
+            if exchange is not None:
+                exchange.close()
+            rest = await self._resumer.go_on(customer, request, broken, clock)
+            if not isinstance(rest, Answer):
+                why = rest
+                return None
+            self._record.resumed(customer, broken, rest, error)
+            call.stream = answer = rest
+            exchange, permit = rest.exchange, rest.permit
+            return rest
+
         try:
             self._record.committed(customer, answer, clock() - began)
             headers = call.headers(answer.attempt.served_by, answer.mark)
@@ -186,15 +207,19 @@ class Service:
                 self._record.whole(customer, answer)
                 return
             call.stream = answer
-            error = await relay_stream(send, headers, answer, clock, stall_timeout_s=customer.stall_timeout_s)
+            error = await relay_stream(
+                send, headers, answer, clock, stall_timeout_s=customer.stall_timeout_s, go_on=go_on
+            )
             call.stream = None
             self._record.ended(answer, clock() - began)
             if error is not None:
-                self._record.stream_broke(customer, answer, error)
+                self._record.stream_broke(customer, answer, error, why)
                 if permit is not None:
                     permit.failed(error, clock())
                 return
             self._record.whole(customer, answer)
+            if answer.splice is not None and answer.guard is not None:
+                answer.guard.usage = answer.splice.usage
             if permit is not None:
                 permit.released()
             # The client has its answer, and may ask again: what follows is only for the connection's sake.

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.dataplane.said import Said
 from gateway.dataplane.sse import FRAME_LIMIT, EventSplitter, parse_event
 from gateway.errors import Aborted, ConnectionLost, ErrorFrame, ProtocolError, TooLarge, UpstreamError
 
@@ -55,15 +56,16 @@ _decode = msgspec.json.Decoder(_Chunk).decode
 
 class StreamGuard:
     """One stream's checks. ``choices``: how many finishes make it whole. ``strip_usage``: an event that tells only
-    what the answer took was asked for by us and not by the client; it does not leave.
+    what the answer took was asked for by us and not by the client; it does not leave. ``strict``: what comes behind a
+    finish is garbage; by default where nothing is reshaped, as that takes care of it. ``said`` takes what is told.
 
     After each :meth:`feed` look at ``committed``, ``complete`` and ``error``; with ``error`` set, or ``complete``, the
     stream is over and what was returned is the last that may leave. ``events`` counts the data events seen, so that a
     stall can be told from keep-alive comments. ``usage``: what the stream says that it took, as it says it.
     """
 
-    __slots__ = ("_choices", "_finished", "_held", "_held_bytes", "_reshape", "_splitter", "_strip_usage",
-                 "committed", "complete", "error", "events", "model", "usage")  # fmt: skip
+    __slots__ = ("_choices", "_finished", "_held", "_held_bytes", "_reshape", "_splitter", "_strict",
+                 "_strip_usage", "committed", "complete", "error", "events", "model", "said", "usage")  # fmt: skip
 
     def __init__(
         self,
@@ -71,6 +73,8 @@ class StreamGuard:
         *,
         reshape: Reshape | None = None,
         strip_usage: bool = False,
+        strict: bool | None = None,
+        said: Said | None = None,
         frame_limit: int = FRAME_LIMIT,
     ) -> None:
         self._choices = choices
@@ -79,6 +83,8 @@ class StreamGuard:
         self._held_bytes = 0
         self._reshape = reshape
         self._strip_usage = strip_usage
+        self._strict = reshape is None if strict is None else strict
+        self.said = said
         self._splitter = EventSplitter(frame_limit)
         self.committed = False
         self.complete = False
@@ -118,6 +124,11 @@ class StreamGuard:
         if not self.complete:
             self.error = error
         return out
+
+    @property
+    def finished(self) -> bool:
+        """Whether a choice has come to its end."""
+        return bool(self._finished)
 
     def _whole(self) -> bool:
         return len(self._finished) >= self._choices
@@ -186,6 +197,8 @@ class StreamGuard:
             raise ProtocolError("an event without choices")
         if self.model is None and chunk.model:
             self.model = chunk.model
+        if self.said is not None and self.said.head is None:
+            self.said.head = payload
         if chunk.usage is not None:
             self.usage = chunk.usage
             if self._strip_usage and not chunk.choices:
@@ -210,8 +223,10 @@ class StreamGuard:
                 )
             ):
                 content = True
+                if self.said is not None:
+                    _keep(self.said, payload, choice.text if delta is None else delta.content, delta)
                 # When a provider's answer is reshaped this is taken care of; from a box it is garbage.
-                if over and self._reshape is None:
+                if over and self._strict:
                     raise ProtocolError(f"content for choice {choice.index} behind its finish_reason")
         return content
 
@@ -221,9 +236,25 @@ class StreamGuard:
         if choice.finish_reason == "error":
             raise ErrorFrame("the engine ended the answer with an error")
         # A provider's repeated finish is taken out when its answer is reshaped; from a box it is garbage.
-        if choice.index in self._finished and self._reshape is None:
+        if choice.index in self._finished and self._strict:
             raise ProtocolError(f"choice {choice.index} finished twice")
         self._finished.add(choice.index)
+
+
+def _keep(said: Said, payload: bytes, text: Any, delta: _Delta | None) -> None:
+    if type(text) is str:
+        said.pieces.append(text)
+    elif text:
+        said.odd = True
+    if delta is not None and (
+        delta.tool_calls
+        or delta.reasoning
+        or delta.reasoning_content
+        or delta.refusal
+        or delta.function_call
+        or delta.audio
+    ):
+        said.events.append(payload)
 
 
 def _error_frame(payload: bytes) -> ErrorFrame:

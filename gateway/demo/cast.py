@@ -61,7 +61,6 @@ providers:
           plain_budget: 10s
           deadline: 20s
           stall_timeout: 10s
-          on_broken_stream: error
           fallback:
             - provider: hosted
             - static: "We are in reduced mode; please retry in a minute."

@@ -71,6 +71,13 @@ class GatewayMetrics:
             )
         )
         self.in_flight = add(Gauge("failsoft_in_flight", "Requests being answered now.", summed=True))
+        self.stream_resumes = add(
+            Counter(
+                "failsoft_stream_resumes_total",
+                "Streams that broke after content had gone out and were to go on elsewhere: resumed, or failed.",
+                ("customer", "outcome"),
+            )
+        )
         self.streams_broken = add(
             Counter(
                 "failsoft_streams_broken_total", "Streams that broke after content had gone to the client.", ("target",)

@@ -65,7 +65,6 @@ def compile_policy(
         customers=customers,
         keys=keys,
         warnings=tuple(_warnings(rules, customers)),
-        not_in_force=tuple(_not_in_force(rules)),
         admin_tokens={token.digest: token for token in map(_admin_token, policy_set.fleet.admin_tokens)},
     )
 
@@ -185,12 +184,3 @@ def _warnings(rules: Mapping[str, Effective], customers: Mapping[str, CustomerPo
         yield f"hosted.allowed: false: the provider steps of {_named(dropped)} are not used"
     if alone := [name for name, found in rules.items() if not found.steps]:
         yield f"fallback: nothing answers for {_named(alone)} when the boxes cannot"
-
-
-def _not_in_force(rules: Mapping[str, Effective]) -> Iterator[str]:
-    """One line a key that is accepted and not acted on yet, however many customers write it."""
-    if resuming := [name for name, found in rules.items() if found.on_broken_stream == "resume"]:
-        yield (
-            "on_broken_stream: resume: treated as error, a stream that breaks ends with an error frame "
-            f"(holds for {_named(resuming)})"
-        )

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import openai
 import uvicorn
@@ -50,7 +50,13 @@ def provider_step(url: str, *, model: str = GENERIC_MODEL, name: str = "hosted",
 
 
 def compiled(
-    boxes: Iterable[str], steps: Iterable[Step] = (), *, version: int = 7, key: str = KEY, **durations: float
+    boxes: Iterable[str],
+    steps: Iterable[Step] = (),
+    *,
+    version: int = 7,
+    key: str = KEY,
+    on_broken_stream: Literal["resume", "error"] = "error",
+    **durations: float,
 ) -> CompiledPolicy:
     """``acme`` with ``ADAPTER`` and ``steps``, ``globex`` with ``OTHERS_ADAPTER``; boxes by URL are ``a``, ``b``, …"""
     specs = tuple(BoxSpec(name, "main", url, 8, 64) for name, url in zip("abcdef", boxes, strict=False))
@@ -63,7 +69,9 @@ def compiled(
     } | durations
 
     def customer(name: str, adapter: str) -> CustomerPolicy:
-        return CustomerPolicy(name, fleet, frozenset({adapter}), tuple(steps), on_broken_stream="error", **times)
+        return CustomerPolicy(
+            name, fleet, frozenset({adapter}), tuple(steps), on_broken_stream=on_broken_stream, **times
+        )
 
     customers = {"acme": customer("acme", ADAPTER), "globex": customer("globex", OTHERS_ADAPTER)}
     keys = {

@@ -114,20 +114,11 @@ def test_a_key_is_known_by_its_digest_until_it_expires(folder: Folder) -> None:
     assert found.keys[bytes.fromhex("ab" * 32)].expires == dt.date(2026, 12, 31)
 
 
-def test_what_is_not_in_force_takes_a_line_a_key_and_not_a_line_a_customer(folder: Folder) -> None:
-    folder.write("defaults.yaml", "defaults: {on_broken_stream: error}\n")
-    for number in range(20):
-        folder.customer(
-            f"c{number:02}",
-            "limits: {requests_per_minute: 1}\npriority: low\nhosted: {usd_per_day: 1}\non_broken_stream: resume\n",
-        )
-    lines = compiled(folder).not_in_force
-    assert [line.partition(":")[0] for line in lines] == ["on_broken_stream"]
-    assert all("c00, c01, c02 and 17 more" in line for line in lines)
-
-
-def test_what_nobody_writes_is_not_named(folder: Folder) -> None:
-    folder.write("defaults.yaml", "defaults: {on_broken_stream: error, priority: standard}\n")
+def test_nothing_that_may_be_written_is_without_effect(folder: Folder) -> None:
+    folder.customer(
+        "acme",
+        "limits: {requests_per_minute: 1}\npriority: low\nhosted: {usd_per_day: 1}\non_broken_stream: resume\n",
+    )
     assert compiled(folder).not_in_force == ()
 
 

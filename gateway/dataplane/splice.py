@@ -1,0 +1,172 @@
+"""Makes the events of an answer that goes on elsewhere those of the one that broke off: pure, event by event."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from gateway.dataplane.resumption import Resumption
+from gateway.dataplane.said import TEXTS, Said, ToolCall
+from gateway.errors import ProtocolError
+
+_HEAD: Final = ("id", "created", "model", "object")
+"""What all events of one answer have in common."""
+
+
+class Splice:
+    """``frame`` is a :data:`~gateway.dataplane.stream_guard.Reshape` for the guard of the second answer.
+
+    What it lets through is added to ``said``, so that this one may break, too. ``said_tokens``: of the first answer,
+    where the second does not say them again. ``spent``: no token is left to be told, only how the answer ends.
+    ``usage``: of both together, once it is known.
+    """
+
+    def __init__(self, found: Resumption, said: Said, *, said_tokens: int, spent: bool) -> None:
+        self._said = said
+        spoken = said.spoken()
+        self._spent = spent
+        self._added = said_tokens if found.way == "continued" else 0
+        head = msgspec.json.decode(said.head or b"{}")
+        self._head = {name: head[name] for name in _HEAD if name in head}
+        repeated = found.way == "repeated"
+        self._owed = {name: _Owed(text) for name, text in spoken.texts.items() if text} if repeated else {}
+        if found.owed:
+            self._owed["content"] = _Owed(found.owed, lenient=True)
+        self._calls = dict(spoken.calls) if repeated else {}
+        self._called: dict[int, ToolCall] = {}
+        self.usage: Any = None
+
+    def frame(self, payload: bytes) -> bytes | None:
+        """One event's JSON as the client is to see it; None where nothing of it is left.
+
+        Raises :class:`ProtocolError` where it says something else than was said before.
+        """
+        chunk: dict[str, Any] = msgspec.json.decode(payload)
+        choices = [choice for choice in chunk.get("choices") or () if self._choice(choice)]
+        if isinstance(usage := chunk.get("usage"), dict):
+            self._add(usage)
+        elif not choices:
+            return None
+        chunk["choices"] = choices
+        return msgspec.json.encode(chunk | self._head)
+
+    def _choice(self, choice: dict[str, Any]) -> bool:
+        """Leave of it what is new. Whether that is anything."""
+        news = bool(choice.get("finish_reason"))
+        delta = choice.get("delta")
+        if isinstance(delta, dict):
+            # The one role was told by the first answer.
+            delta.pop("role", None)
+            news |= self._texts(delta, TEXTS)
+            if parts := delta.pop("tool_calls", None):
+                left = [part for part in parts if self._part(part)]
+                if left:
+                    delta["tool_calls"] = left
+                    self._said.events.append(msgspec.json.encode({"choices": [{"delta": {"tool_calls": left}}]}))
+                    news = True
+        else:
+            news |= self._texts(choice, ("text",))
+        if news and self._is_behind():
+            raise ProtocolError("the second answer goes on or ends before it has said all that the first one had")
+        return news
+
+    def _texts(self, delta: dict[str, Any], names: tuple[str, ...]) -> bool:
+        news = False
+        for name in names:
+            text = delta.get(name)
+            if not isinstance(text, str) or not text:
+                continue
+            kept = "content" if name == "text" else name
+            if (owed := self._owed.get(kept)) is not None:
+                text = owed.rest_of(text)
+            if self._spent:
+                text = ""
+            delta[name] = text
+            if text:
+                news = True
+                if kept == "content":
+                    self._said.pieces.append(text)
+                else:
+                    self._said.events.append(msgspec.json.encode({"choices": [{"delta": {name: text}}]}))
+        return news
+
+    def _part(self, part: dict[str, Any]) -> bool:
+        """Leave of a part of a tool call what is new. Whether that is anything."""
+        index = part.get("index", 0)
+        before = self._calls.get(index)
+        function = part.get("function") or {}
+        if before is None:
+            return True
+        now = self._called.setdefault(index, ToolCall())
+        name = _news(before.name, now.name, function.get("name") or "", "another tool")
+        arguments = _news(before.arguments, now.arguments, function.get("arguments") or "", "the tool in another way")
+        now.name += function.get("name") or ""
+        now.arguments += function.get("arguments") or ""
+        if before.id:
+            # The first answer told it, and the second one made up another.
+            part.pop("id", None)
+            part.pop("type", None)
+        part["function"] = {"name": name} if name else {}
+        part["function"] |= {"arguments": arguments} if arguments else {}
+        return bool(part["function"])
+
+    def _is_behind(self) -> bool:
+        if any(owed.strict_rest for owed in self._owed.values()):
+            return True
+        return any(
+            len(self._called.get(index, ToolCall()).arguments) < len(call.arguments)
+            for index, call in self._calls.items()
+        )
+
+    def _add(self, usage: dict[str, Any]) -> None:
+        """A continued answer takes for prompt what the first one had said of it."""
+        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if self._added and isinstance(prompt, int) and isinstance(completion, int):
+            usage["prompt_tokens"] = max(0, prompt - self._added)
+            usage["completion_tokens"] = (0 if self._spent else completion) + self._added
+            usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+        self.usage = usage
+
+
+def _news(before: str, so_far: str, piece: str, what: str) -> str:
+    """What of ``piece``, which comes behind ``so_far``, is not in ``before``. Raises ProtocolError if they differ."""
+    now = so_far + piece
+    shared = min(len(now), len(before))
+    if now[:shared] != before[:shared]:
+        raise ProtocolError(f"the second answer calls {what}")
+    return now[max(len(so_far), len(before)) :]
+
+
+class _Owed:
+    """A text that is to come once more before anything new. ``lenient``: it may also not come."""
+
+    __slots__ = ("_lenient", "_rest")
+
+    def __init__(self, text: str, *, lenient: bool = False) -> None:
+        self._rest = text
+        self._lenient = lenient
+
+    @property
+    def strict_rest(self) -> str:
+        """What has to come yet."""
+        return "" if self._lenient else self._rest
+
+    def rest_of(self, text: str) -> str:
+        """What of ``text`` is new. Raises ProtocolError where it is not what was said before."""
+        rest = self._rest
+        if not rest:
+            return text
+        if text.startswith(rest):
+            self._rest = ""
+            return text[len(rest) :]
+        if rest.startswith(text):
+            self._rest = rest[len(text) :]
+            return ""
+        if not self._lenient:
+            raise ProtocolError("the second answer says something else")
+        self._rest = ""
+        shared = 0
+        while shared < min(len(rest), len(text)) and rest[shared] == text[shared]:
+            shared += 1
+        return text[shared:]
