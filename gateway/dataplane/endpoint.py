@@ -23,6 +23,7 @@ from gateway.dataplane.attempt import Asker
 from gateway.dataplane.body import BODY_LIMIT, check_length, read_body
 from gateway.dataplane.call import Call, ClientLeft
 from gateway.dataplane.conversation import HEADER as CONVERSATION
+from gateway.dataplane.deadline import RETRIES, TIMEOUT, deadline_of
 from gateway.dataplane.drill_share import DrillShare
 from gateway.dataplane.explain import Document
 from gateway.dataplane.listener import ON_DISCONNECT
@@ -186,6 +187,9 @@ class DataPlane:
             endpoint=endpoint,
             fallback_allowed=not (wish := call.header(b"x-failsoft-fallback")) or wish.strip().lower() != b"never",
         )
+        if timeout := call.header(TIMEOUT):
+            request.deadline_s = deadline_of(timeout)
+        request.is_retry = call.header(RETRIES) not in (b"", b"0")
         if request.model not in customer.adapters:
             resolve(customer, request, call.header(CONVERSATION))
         if not is_limited(customer):

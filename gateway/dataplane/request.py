@@ -68,6 +68,10 @@ class Request:
     """Whether the body has ``stream_options``, whatever is in it."""
     max_tokens: Any = None
     """Of each choice, as the client wrote it."""
+    deadline_s: float | None = None
+    """Within which the client wants its first content, where it says so."""
+    is_retry: bool = False
+    """Whether the client asks for the same once more, as its SDK does by itself."""
     resumes: bool = False
     """Whether another box is to go on with a stream that breaks."""
 

@@ -28,6 +28,10 @@ class RetryBudget:
         """A request came in."""
         self._requests = min(SHARE_CAP, self._requests + 1)
 
+    def spent_elsewhere(self, now: float) -> None:
+        """A client has asked again by itself: that is one retry, whatever the budget says."""
+        self.take(now)
+
     def left(self, now: float) -> int:
         """How many retries would be allowed now, one after the other; takes none."""
         return int(self._filled(now)) + self._requests // REQUESTS_PER_RETRY

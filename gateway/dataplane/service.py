@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gateway.clock import wall_s
 from gateway.dataplane.accounting import FULL, Accounting
@@ -82,6 +83,11 @@ class Service:
         clock = call.clock
         began = clock()
         self._budget.request()
+        if request.is_retry:
+            self._budget.spent_elsewhere(began)
+        terms = customer
+        if request.deadline_s is not None and request.deadline_s < customer.deadline_s:
+            terms = replace(customer, deadline_s=request.deadline_s)
         request.resumes = customer.on_broken_stream == "resume"
         boxes = self._fleets.boxes_for(customer.fleet.name, request.adapter)
         # Who asks for the own adapter or an error is left out of both.
@@ -89,10 +95,10 @@ class Service:
         drill = None
         if customer.drill_share and request.fallback_allowed and not forced:
             drill = self._drills.draw(customer)
-        plan = _plan(customer, boxes, request, request.adapter, began, planned=forced or drill is not None)
+        plan = _plan(terms, boxes, request, request.adapter, began, planned=forced or drill is not None)
         journey = Journey(
             plan,
-            customer,
+            terms,
             stream=request.stream,
             now=began,
             take_retry=self._take_retry,
