@@ -142,6 +142,7 @@ def test_a_confined_process_can_write_where_it_is_let_and_nowhere_else(folders: 
         assert path.exists() is written
 
 
+@pytest.mark.timeout(180)
 async def test_the_gateway_runs_on_a_read_only_root_as_nobody_in_particular(
     processes: Processes, folders: Path
 ) -> None:

@@ -15,6 +15,8 @@ from tests.support.eventually import eventually
 from tests.support.processes import Processes
 from tests.support.redis_server import free_port
 
+pytestmark = pytest.mark.timeout(180)
+
 
 async def ask(outside: Outside) -> httpx2.Response:
     async with httpx2.AsyncClient(trust_env=False, timeout=30) as client:
