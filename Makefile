@@ -61,6 +61,10 @@ test: setup ## Every test that needs no real engine
 test-engine: setup engine ## The tests against two real vLLM boxes (sets up .venv-engine)
 	@$(BIN)/python -m pytest -m engine
 
+.PHONY: test-image
+test-image: setup ## The Dockerfile's steps and the gateway out of them, without a container (root on Linux; an index)
+	@$(BIN)/python -m pytest -m image
+
 .PHONY: bench
 bench: setup ## Gateway, bare upstream and vllm-router side by side, as ratios
 	@$(BIN)/python -m bench.gateway $(BENCH)

@@ -20,6 +20,7 @@ from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics
 from gateway.policy.compiled import BoxSpec, CompiledPolicy
 from gateway.tasks import TaskSet
+from gateway.upstream.followed_name import look_up
 from gateway.upstream.origin import Origin
 from gateway.upstream.pool import Pool
 
@@ -35,7 +36,7 @@ class NewBox(Protocol):
 
 def default_pool(spec: BoxSpec) -> Pool:
     """A pool of connections to one box, with the time-outs that boxes get."""
-    return Pool(Origin.parse(spec.url))
+    return Pool(Origin.parse(spec.url), look_up=look_up)
 
 
 class Fleets:

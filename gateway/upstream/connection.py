@@ -29,7 +29,18 @@ class Connection(asyncio.Protocol):
     moving ``until`` forward a thousand times costs no timer at all.
     """
 
-    __slots__ = ("_owner", "_timer", "closed", "exchange", "idle_since", "loop", "reused", "transport", "wakes_at")
+    __slots__ = (
+        "_owner",
+        "_timer",
+        "address",
+        "closed",
+        "exchange",
+        "idle_since",
+        "loop",
+        "reused",
+        "transport",
+        "wakes_at",
+    )
 
     transport: asyncio.Transport
 
@@ -40,6 +51,8 @@ class Connection(asyncio.Protocol):
         self.closed = False
         self.reused = False
         self.idle_since = 0.0
+        self.address: str | None = None
+        """Where it leads, if that was looked up."""
         self._timer: asyncio.TimerHandle | None = None
         self.wakes_at = math.inf
 

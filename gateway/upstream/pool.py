@@ -24,6 +24,7 @@ from gateway.errors import (
 )
 from gateway.upstream.connection import Connection
 from gateway.upstream.exchange import Exchange
+from gateway.upstream.followed_name import FollowedName, LookUp
 from gateway.upstream.origin import Origin
 from gateway.upstream.tls import require_verified, verified_context
 
@@ -36,7 +37,8 @@ class Pool:
 
     ``connect_timeout_s`` bounds name resolution, TCP and TLS together. ``keep_alive_s`` is how long a connection may
     lie idle: less than the 5 s after which vLLM's server closes one. ``tls`` replaces the default context of an
-    ``https`` origin and has to verify its peer.
+    ``https`` origin and has to verify its peer. With ``look_up`` a DNS name is followed: connections to an address that
+    it no longer means are let go.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Pool:
         max_connections: int = 1024,
         keep_alive_s: float = 4.0,
         tls: ssl.SSLContext | None = None,
+        look_up: LookUp | None = None,
     ) -> None:
         self.origin = origin
         self.connect_timeout_s = connect_timeout_s
@@ -55,6 +58,7 @@ class Pool:
         self._tls: ssl.SSLContext | None = None
         if origin.scheme == "https":
             self._tls = verified_context() if tls is None else require_verified(tls)
+        self._name = None if look_up is None else FollowedName.of(origin, look_up, self._leave_old_addresses)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._open = 0
         # Ordered by when they fell idle, the oldest first: taken from the end, expired from the beginning.
@@ -107,6 +111,8 @@ class Pool:
         now = loop.time()
         if now >= until:
             raise _not_reached(UpstreamTimeout("no time left to ask"))
+        if self._name is not None:
+            self._name.used(now)
         lost: ConnectionLost | None = None
         connection = self._take(now)
         if connection is not None:
@@ -144,6 +150,8 @@ class Pool:
         """Abort every connection, and return when all sockets are closed. Exchanges raise ``ConnectionLost``."""
         self._closed = True
         self.retire()
+        if self._name is not None:
+            await self._name.close()
         for connection in list(self._live):
             if connection.exchange is not None:
                 connection.exchange.abort(ConnectionLost("the pool was closed"))
@@ -157,7 +165,7 @@ class Pool:
     def give_back(self, connection: Connection) -> None:
         """Keep ``connection`` for the next request."""
         loop = connection.loop
-        if self._retired:
+        if self._retired or (self._name is not None and not self._name.means(connection.address)):
             connection.drop()
             return
         connection.idle_since = loop.time()
@@ -215,6 +223,8 @@ class Pool:
             async with asyncio.timeout_at(limit):
                 if origin.uds is not None:
                     await loop.create_unix_connection(lambda: connection, origin.uds)
+                elif self._name is not None:
+                    await self._connect_by_name(loop, connection, self._name)
                 else:
                     await loop.create_connection(lambda: connection, origin.host, origin.port, ssl=self._tls)
         except BaseException as error:
@@ -227,6 +237,31 @@ class Pool:
         # Only now: of a connect that was cancelled, uvloop does not report the end.
         self._live.add(connection)
         return connection
+
+    async def _connect_by_name(
+        self, loop: asyncio.AbstractEventLoop, connection: Connection, name: FollowedName
+    ) -> None:
+        refused: OSError | None = None
+        server_hostname = None if self._tls is None else name.host
+        for address in await name.current(loop.time()):
+            connection.address = address
+            try:
+                await loop.create_connection(
+                    lambda: connection, address, name.port, ssl=self._tls, server_hostname=server_hostname
+                )
+                return
+            except (ssl.SSLError, TimeoutError):
+                raise
+            except OSError as error:
+                refused = error  # as where it has an address of a family that this machine has no route for
+        if refused is not None:
+            raise refused
+
+    def _leave_old_addresses(self) -> None:
+        name = self._name
+        if name is not None:
+            for connection in [one for one in self._idle if not name.means(one.address)]:
+                connection.drop()
 
     def _connect_error(self, error: BaseException, *, out_of_time: bool) -> UpstreamError | None:
         """What of the one tree ``error`` is; ``None`` for what has to pass, such as a cancellation."""

@@ -73,11 +73,11 @@ class RawServer:
             return f"unix:{self.uds}"
         return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
-    async def start(self) -> None:
+    async def start(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
         if self.uds is not None:
             self._server = await asyncio.start_unix_server(self._serve, str(self.uds))
         else:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls)
+            self._server = await asyncio.start_server(self._serve, host, port, ssl=self.tls)
             self.port = self._server.sockets[0].getsockname()[1]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
