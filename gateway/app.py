@@ -18,6 +18,7 @@ from gateway.accounts.accounts import Accounts
 from gateway.accounts.caps import Caps
 from gateway.accounts.view import AccountsView
 from gateway.control.app import ControlSources, create_control_app
+from gateway.dataplane.accounting import Accounting
 from gateway.dataplane.attempt import Asker
 from gateway.dataplane.collector import collect_rarely
 from gateway.dataplane.endpoint import DataPlane
@@ -122,16 +123,17 @@ class Gateway:
         if (crew := self._crew) is not None:
             self._orders.on_change(lambda ends: crew.announce(OrdersAre(dict(ends))))
         self._registry.before_render(lambda: self._metrics.policy_source.replace({(self._follower.source,): 1}))
-        self._accounts = Accounts(self._metrics, shared=settings.redis_url is not None)
+        visits = self._crew is not None  # Then nobody but drills asks anything in this process.
+        shared = visits or settings.redis_url is not None
+        self._accounts = Accounts(self._metrics, shared=shared, visits=visits)
         self._account_store: AccountStore | None = None
         known = self._accounts if self._crew is None else self._crew.accounts
         self._caps = Caps(self._metrics, self._alarms, known.spent)
         known.on_spent(self._caps.look)
         self._accounts_view = AccountsView(known, lambda: self._account_store, self._accounts.flush)
         asker = Asker(self._providers, self._hosted)
-        self._drills = DrillKeeper(
-            Prover(asker, self._fleets), metrics=self._metrics, alarms=self._alarms, events=self._events
-        )
+        prover = Prover(asker, self._fleets, Accounting(self._accounts, self._metrics))
+        self._drills = DrillKeeper(prover, metrics=self._metrics, alarms=self._alarms, events=self._events)
         if crew is not None:
             self._drills.on_drill(crew.table.tell_providers)
             crew.on_proof = self._drills.testify
@@ -260,6 +262,7 @@ class Gateway:
             return  # the embedded one did not start; the alarm says so
         if self._crew is not None:
             self._crew.accounts.start(store)
+            self._accounts.start(store)
             return
         self._accounts.start(store)
         await self._accounts.begun(FIRST_EXCHANGE_S)

@@ -136,6 +136,11 @@ class Account:
             if allowance is not None:
                 allowance.missed = max(allowance.missed, ahead[1] if kind == "tokens" else ahead[0])
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is held here, nor asked for."""
+        return not self.wants and all(one is None or not one.held for one in self.allowances)
+
     def can_give(self, now: float) -> bool:
         """Whether something is fresh here that somebody else has a use for."""
         return self.wanted and any(

@@ -16,6 +16,7 @@ from gateway.accounts.account import Kind
 from gateway.accounts.exchange import Ask, Exchange, Told
 from gateway.accounts.habit import Habit
 from gateway.accounts.limits import EXCHANGE_S, Limits
+from gateway.accounts.others import VISITOR
 from gateway.accounts.shown import ShownUsage
 from gateway.accounts.terms import PROVIDER, account_terms, provider_terms, terms_of
 from gateway.accounts.usage import Usage
@@ -38,6 +39,8 @@ ROUNDS = 4
 class Accounts:
     """``shared``: other processes admit requests for the same customers. Without :meth:`start` it is on its own.
 
+    ``visits``: it admits none, and only asks providers now and then, among those that do.
+
     ``clock`` is monotonic, in seconds; ``today`` gives the UTC day in ISO's form.
     """
 
@@ -46,13 +49,15 @@ class Accounts:
         metrics: GatewayMetrics,
         *,
         shared: bool = False,
+        visits: bool = False,
         clock: Callable[[], float] | None = None,
         today: Callable[[], str] = lambda: today_utc().isoformat(),
     ) -> None:
-        self.limits = Limits(uuid.uuid4().hex, shared=shared)
+        self.limits = Limits((VISITOR if visits else "") + uuid.uuid4().hex, shared=shared)
         self.usage = Usage(today())
         self.habits: dict[str, Habit] = {}
         self._shared = shared
+        self._visits = visits
         self._metrics = metrics
         self._clock = clock
         self._today = today
@@ -71,7 +76,10 @@ class Accounts:
 
     def follow(self, policy: CompiledPolicy) -> None:
         """These limits and caps hold."""
-        self.limits.follow(account_terms(policy))
+        terms = account_terms(policy)
+        if self._visits:
+            terms = {key: one for key, one in terms.items() if key.startswith(PROVIDER)}
+        self.limits.follow(terms)
         self._spenders = [name for name, one in policy.customers.items() if one.usd_per_day is not None]
         for name in self.habits.keys() - policy.customers.keys():
             del self.habits[name]
@@ -144,8 +152,9 @@ class Accounts:
 
     @property
     def on_its_own(self) -> bool:
-        """Whether the others are not heard of, although there should be some."""
-        return self._exchange is not None and self.limits.on_its_own(self._now())
+        """Whether the others are not heard of, although there should be some. Who only visits has no share to go on
+        with."""
+        return self._exchange is not None and not self._visits and self.limits.on_its_own(self._now())
 
     def left(self, key: str, kind: Kind) -> int | None:
         """What is left of a limit of all processes together, as far as is known; None where there is none."""
@@ -163,7 +172,7 @@ class Accounts:
             patient = patiently()
             await patient(self._once)
             self._hurry.clear()
-            pause_s = EXCHANGE_S if self._shared and self.limits.accounts else FLUSH_S
+            pause_s = EXCHANGE_S if self._shared and self.limits.is_busy else FLUSH_S
             try:
                 async with asyncio.timeout(pause_s * (0.8 + 0.4 * self._uniform())):
                     await self._hurry.wait()

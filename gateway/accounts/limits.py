@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from gateway.accounts.account import Account, Kind, Terms, Ticket
 from gateway.accounts.allowance import WINDOW_S
 from gateway.accounts.exchange import Ask, Told
-from gateway.accounts.others import BEAT_S, DEAD_S, Others
+from gateway.accounts.others import BEAT_S, DEAD_S, VISITOR, Others
 
 EXCHANGE_S = 0.1
 """From one exchange to the next while somebody runs short."""
@@ -46,11 +46,17 @@ MOST_AT_ONCE = 200
 FLUSHED_S = 2.0
 """After the store has lost everything nobody claims until all have had the time to say what they hold."""
 
+CROWD = 1 << 40
+"""As if so many lived: of what a visitor shares its equal part is nothing."""
+
 Waiter = Callable[[], None]
 
 
 class Limits:
-    """``me``: the process's name among the others; ``others``: how many there were when it was last heard."""
+    """``me``: the process's name among the others; ``others``: how many there were when it was last heard.
+
+    One whose name begins with ``VISITOR`` holds what it has asked for, and no share beyond.
+    """
 
     def __init__(self, me: str, *, shared: bool) -> None:
         self.me = me
@@ -70,7 +76,8 @@ class Limits:
         self._asked: list[Account] = []
         self._wanted: set[str] = set()
         self._unwanted: list[str] = []
-        self._alive = 1
+        self._visits = me.startswith(VISITOR)
+        self._alive = CROWD if self._visits else 1
         self._unsure = False
 
     def follow(self, terms: Mapping[str, Terms]) -> None:
@@ -210,7 +217,7 @@ class Limits:
         self._heard_at = now
         self._first_heard_at = self._first_heard_at or now
         self.others.hear(told.beats, now)
-        alive = 1 + self.others.alive(now)
+        alive = CROWD if self._visits else 1 + self.others.alive(now)
         if alive != self._alive:
             self._alive = alive
             for account in self.accounts.values():
@@ -236,6 +243,11 @@ class Limits:
         """What is to be said at the end."""
         published = {key: account.leave() for key, account in self.accounts.items() if account.touched_at is not None}
         return Ask(self.me, 0, published, [], [], [], None, "", [], leaves=True)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the others may hear of something within one exchange: a visitor that holds nothing has nothing."""
+        return bool(self.accounts) and not (self._visits and all(one.is_empty for one in self.accounts.values()))
 
     def waits(self) -> bool:
         """Whether a request waits for the next exchange."""

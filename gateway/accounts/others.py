@@ -19,6 +19,10 @@ COOLED_S = 62.0
 """After so long nothing of what a dead one had spent counts any more."""
 
 
+VISITOR = "visitor:"
+"""Before the name of a process that asks for single permits only: it counts for nothing where shares are equal."""
+
+
 class _Other:
     __slots__ = ("beat", "ever_lived", "listed", "since")
 
@@ -51,8 +55,8 @@ class Others:
             self._known[name].listed = False
 
     def alive(self, now: float) -> int:
-        """How many others live."""
-        return sum(self._lives(name, now) for name in self._known)
+        """How many others live, visitors left out."""
+        return sum(self._lives(name, now) for name in self._known if not name.startswith(VISITOR))
 
     def known(self, now: float) -> bool:
         """Whether it is known of each that is listed whether it lives."""

@@ -15,6 +15,9 @@ COUNTS = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens", "na
 
 NANO = 1_000_000_000
 
+SYNTHETIC_DRILL = "synthetic_drill"
+"""The reason of what the gateway asks by itself, to prove a fallback, beside ``drill`` of customers' requests."""
+
 Cell = list[int]
 Key = tuple[str, str, str]
 

@@ -20,6 +20,8 @@ def proofs_table(drills: dict[str, Any]) -> Table:
     table = Table("fallback step", "customers", "ways to ask it", "oldest proof", "last error")
     for step in drills["steps"]:
         counts = ", ".join(words.format(step[state]) for state, words in _WORDS.items() if step[state])
+        if step["held_back"]:
+            counts += f" ([yellow]{step['held_back']} held back by a cap[/])"
         age_s = step["oldest_age_s"]
         table.add_row(
             escape(step["step"]),

@@ -18,12 +18,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway.accounts.account_store import AccountStore
+from gateway.accounts.usage import SYNTHETIC_DRILL
 from gateway.accounts.view import usage_rows
 from gateway.cli.admin_client import DEFAULT_URL, AdminClient, Url
 from gateway.clock import today_utc
 
 Row = dict[str, Any]
 
+PARTS = ("own_requests", "degraded_requests")
+DRILLS = "drill_requests"
+"""The rest of ``requests``: the gateway's own, in a customer's name."""
 SUMS = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens", "estimated", "unpriced", "usd")
 _AGO = re.compile(r"(\d{1,5})([hd])")
 
@@ -71,14 +75,20 @@ def added_up(rows: Iterable[Row], by: Literal["customer", "day"] | None) -> list
         if found is None:
             found = sums[key(row)] = {**dict(zip(_columns(by), key(row), strict=True)), **dict.fromkeys(SUMS, 0)}
             if by is not None:
-                found |= {"own_requests": 0, "degraded_requests": 0}
+                found |= dict.fromkeys((*PARTS, DRILLS), 0)
         for name in SUMS:
             found[name] += row[name]
         if by is not None:
-            found["own_requests" if row["served_by"] == "own" else "degraded_requests"] += row["requests"]
+            found[_part(row)] += row["requests"]
     for found in sums.values():
         found["usd"] = round(found["usd"], 9)
     return [sums[name] for name in sorted(sums)]
+
+
+def _part(row: Row) -> str:
+    if row["reason"] == SYNTHETIC_DRILL:
+        return DRILLS
+    return "own_requests" if row["served_by"] == "own" else "degraded_requests"
 
 
 def _columns(by: str | None) -> tuple[str, ...]:
@@ -119,7 +129,7 @@ def _day(text: str, option: str) -> dt.date:
 
 
 def _write_csv(rows: list[Row], by: str | None) -> None:
-    names = [*_columns(by), *([] if by is None else ["own_requests", "degraded_requests"]), *SUMS]
+    names = [*_columns(by), *(() if by is None else PARTS), *SUMS, *(() if by is None else (DRILLS,))]
     writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -131,7 +141,7 @@ def _show(rows: list[Row], by: str | None, first: dt.date, last: dt.date) -> Non
     if not rows:
         console.print(f"nothing was used on {days} (UTC)")
         return
-    extra = [] if by is None else ["own_requests", "degraded_requests"]
+    extra = () if by is None else PARTS
     names = [*_columns(by), *extra, "requests", "prompt_tokens", "completion_tokens", "usd"]
     table = Table(*(name.replace("_", " ") for name in names), title=f"{days} (UTC)")
     for row in rows:

@@ -34,11 +34,13 @@ def drills_router(sources: ControlSources) -> APIRouter:
 
     @router.post("/drills")
     async def drill(asked: Drill) -> JSONResponse:
-        """Ask each step that can be proven a small question now. Answers when all have answered, or failed."""
+        """Ask each step that can be proven a small question now. Answers when all have answered, failed or
+        were held back."""
         customer = _customer(sources, asked.customer)
         _something_to_try(customer, asked.provider)
         proofs = await sources.drills.drill(customer, asked.provider)
-        return _fresh({"customer": customer.name, "ok": all(one["last"]["ok"] for one in proofs), "proofs": proofs})
+        ok = all(not one["held_back"] and one["last"]["ok"] for one in proofs)
+        return _fresh({"customer": customer.name, "ok": ok, "proofs": proofs})
 
     return router
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.accounts.account import KINDS, Kind, Ticket
 from gateway.accounts.accounts import Accounts
 from gateway.accounts.limits import WAIT_S
-from gateway.accounts.usage import NANO
+from gateway.accounts.usage import NANO, SYNTHETIC_DRILL
+from gateway.clock import Clock
 from gateway.dataplane.attempt import Answer
 from gateway.dataplane.call import Call
 from gateway.dataplane.journey import Attempt
@@ -22,6 +23,18 @@ PRICE_UNKNOWN = "its price is not known, and there is a daily cap"
 FULL = "as many requests are at it as may be"
 
 _WITHHELD = ((CAP_SPENT, "cap_spent"), (PRICE_UNKNOWN, "price_unknown"), (FULL, "max_concurrency"))
+
+
+class Timing(Protocol):
+    """The time by which somebody waits: the loop's."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The one that it waits in."""
+
+    @property
+    def clock(self) -> Clock:
+        """Monotonic, in seconds."""
 
 
 class Accounting:
@@ -61,7 +74,7 @@ class Accounting:
         limit = account.allowances[KINDS.index(kind)]
         raise Limited(kind, 0 if limit is None else limit.limit, wait_s)
 
-    async def _wait(self, call: Call, key: str, tokens: int) -> None:
+    async def _wait(self, call: Timing, key: str, tokens: int) -> None:
         woken: asyncio.Future[None] = call.loop.create_future()
 
         def wake() -> None:
@@ -100,7 +113,7 @@ class Accounting:
                     self._metrics.steps_withheld.inc(customer.name, label)
 
     async def at_provider(
-        self, call: Call, customer: CustomerPolicy, request: Request, step: ProviderStep
+        self, call: Timing, customer: CustomerPolicy, request: Request, step: ProviderStep
     ) -> Hired | None:
         """One more request is at the provider; ``release`` is due. None where it is one too many.
 
@@ -127,17 +140,24 @@ class Accounting:
 
     def answered(self, customer: CustomerPolicy, request: Request, answer: Answer) -> int:
         """An answer has ended, whole or not: count it. The tokens that it took."""
+        reason = answer.attempt.reason
+        return self._count(customer, request, answer, NOT_DEGRADED if reason is None else reason.value, learns=True)
+
+    def drilled(self, customer: CustomerPolicy, request: Request, answer: Answer) -> None:
+        """The same of a drill in this customer's name. What its requests take is not learned from it."""
+        self._count(customer, request, answer, SYNTHETIC_DRILL, learns=False)
+
+    def _count(self, customer: CustomerPolicy, request: Request, answer: Answer, reason: str, *, learns: bool) -> int:
         attempt, guard = answer.attempt, answer.guard
         usage = answer.usage if guard is None else guard.usage
         step = attempt.step
         name = customer.name
         kind = attempt.kind if not isinstance(step, ProviderStep) else f"provider:{step.provider.name}"
-        reason = attempt.reason
-        cell = self._accounts.usage.cell(name, kind, NOT_DEGRADED if reason is None else reason.value)
+        cell = self._accounts.usage.cell(name, kind, reason)
         cell[0] += 1
         if isinstance(usage, dict):
             prompt, completion = read_usage(usage)
-            if customer.tokens_per_minute is not None or customer.usd_per_day is not None:
+            if learns and (customer.tokens_per_minute is not None or customer.usd_per_day is not None):
                 self._accounts.habit(name).learn(len(request.body), request.choices, prompt, completion)
         else:
             # Each event says about a token, the first one often only the role.

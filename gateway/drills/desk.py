@@ -51,6 +51,7 @@ def document(entry: Entry) -> Document:
         "model": target.customer.fleet.base_model if isinstance(step, BaseStep) else step.model,
         "state": entry.state,
         "age_s": None if entry.age_s is None else round(entry.age_s, 1),
+        "held_back": entry.held_back,
         "every_s": target.every_s,
         "customers": list(target.customers[:MOST_SHOWN]),
         "more_customers": max(0, len(target.customers) - MOST_SHOWN),
@@ -77,6 +78,7 @@ def _step(name: str, entries: list[Entry]) -> Document:
         "ways": len(entries),
         "customers": len({customer for entry in entries for customer in entry.target.customers}),
         **{state: states.count(state) for state in ("proven", "failed", "stale", "unproven")},
+        "held_back": sum(bool(entry.held_back) for entry in entries),
         # Of what was proven at all.
         "oldest_age_s": round(max(ages), 1) if ages else None,
         "last_error": errors[0] if errors else "",

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from gateway.clock import Clock
+from gateway.dataplane.accounting import FULL, Accounting, Hired
 from gateway.dataplane.attempt import Answer, Asker
 from gateway.dataplane.candidate import Attempt
 from gateway.dataplane.request import Request
@@ -17,13 +19,22 @@ from gateway.drills.target import Target
 from gateway.errors import FailsoftError, ProtocolError, Reason, TooLarge, UpstreamError
 from gateway.fleet.box import Box
 from gateway.fleet.fleet import Fleets
-from gateway.policy.compiled import ProviderStep
+from gateway.policy.compiled import CustomerPolicy, ProviderStep
 
 LIMIT_S = 30.0
 """For the whole answer, which is some words."""
 
 ANSWER_LIMIT = 1 << 20
 """Bytes of an answer that was asked to be short."""
+
+PLACE_S = 2.0
+PLACE_EVERY_S = 0.25
+"""A drill has the time to wait for a place at a provider that is full just now, or of which nothing was heard yet."""
+
+CAP_AGAIN_S = 600.0
+"""A spent cap holds until midnight, or until a policy changes it."""
+
+FULL_AGAIN_S = 15.0
 
 MAX_TOKENS = 64
 """Enough that a model that thinks before it speaks gets to say something."""
@@ -38,35 +49,75 @@ _CONTENT = ("content", "tool_calls", "reasoning_content", "reasoning", "refusal"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """``error`` is empty where all went well. ``first_content_ms``: from the question to the first word."""
+    """``error`` is empty where all went well. ``first_content_ms``: from the question to the first word.
+
+    ``held_back``: why nobody was asked, where our own limits did not allow it, which shows nothing either way; in
+    ``again_s`` they may.
+    """
 
     error: str
     model: str = ""
     first_content_ms: int | None = None
+    held_back: str = ""
+    again_s: float = CAP_AGAIN_S
 
 
 class Prover:
-    """Asks as the data plane asks, through the same breakers: a failure counts as any other does."""
+    """Asks as the data plane asks, through the same breakers and accounts: a failure counts as any other does, and what
+    an answer takes is a customer's."""
 
-    def __init__(self, asker: Asker, fleets: Fleets) -> None:
+    def __init__(self, asker: Asker, fleets: Fleets, books: Accounting) -> None:
         self._asker = asker
         self._fleets = fleets
+        self._books = books
 
-    async def prove(self, target: Target) -> Outcome:
-        """Try ``target`` once."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        if isinstance(target.step, ProviderStep):
-            # A fallback that a customer's request would pass over is none.
-            why_not = self._asker.hosted.condition(target.step.provider, began)
-            if why_not is not None:
-                return Outcome(f"not asked: {why_not}")
+    async def prove(self, target: Target, payer: CustomerPolicy | None = None) -> Outcome:
+        """Try ``target`` once, in the name of ``payer``; None: of one of its customers that may pay for it."""
+        timing = _Timing(asyncio.get_running_loop())
+        payers = (payer,) if payer is not None else target.payers or (target.customer,)
+        if not isinstance(target.step, ProviderStep):
+            return await self._ask(target, payers[0], timing)
+        step, now = target.step, timing.clock()
+        # A fallback that a customer's request would pass over is none.
+        if (why_not := self._asker.hosted.condition(step.provider, now)) is not None:
+            return Outcome(f"not asked: {why_not}")
+        withheld = ""
+        for one in payers:
+            if (why_withheld := self._books.why_not(one, step, now)) in (None, FULL):
+                break
+            withheld = withheld or why_withheld
+        else:
+            return Outcome("", held_back=withheld)
+        hired = await self._place(one, _request(target), step, timing)
+        if hired is None:
+            return Outcome("", held_back=FULL, again_s=FULL_AGAIN_S)
         try:
-            attempt = self._attempt(target, began)
-            answer = await self._asker.ask(_request(target), attempt, loop.time)
-            first_content_ms = round((loop.time() - began) * 1000)
+            return await self._ask(target, one, timing)
+        finally:
+            hired.release(timing.clock())
+
+    async def _place(
+        self, payer: CustomerPolicy, request: Request, step: ProviderStep, timing: _Timing
+    ) -> Hired | None:
+        until = timing.clock() + PLACE_S
+        while (hired := await self._books.at_provider(timing, payer, request, step)) is None:
+            if timing.clock() >= until:
+                return None
+            await asyncio.sleep(PLACE_EVERY_S)
+        return hired
+
+    async def _ask(self, target: Target, payer: CustomerPolicy, timing: _Timing) -> Outcome:
+        clock = timing.clock
+        began = clock()
+        request = _request(target)
+        try:
+            answer = await self._asker.ask(request, self._attempt(target, began), clock)
+            first_content_ms = round((clock() - began) * 1000)
             model = "" if answer.mark is None else answer.mark.served_model
-            await _read(answer)
+            try:
+                await _read(answer)
+            finally:
+                self._books.drilled(payer, request, answer)
         except FailsoftError as error:
             return Outcome(_words(error))
         return Outcome("", model, first_content_ms)
@@ -88,6 +139,17 @@ class Prover:
         raise UpstreamError("no box may be asked")
 
 
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    """A :class:`~gateway.dataplane.accounting.Timing` of a drill."""
+
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def clock(self) -> Clock:
+        return self.loop.time
+
+
 def _request(target: Target) -> Request:
     adapter = min(target.customer.adapters, default=target.customer.fleet.base_model)
     fields = {
@@ -106,6 +168,7 @@ def _request(target: Target) -> Request:
         choices=1,
         include_usage=False,
         adapter=adapter,
+        max_tokens=MAX_TOKENS,
     )
 
 

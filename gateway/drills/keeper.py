@@ -59,8 +59,8 @@ NAMED = 3
 class Prover(Protocol):
     """Who tries; see :class:`gateway.drills.drill.Prover`."""
 
-    async def prove(self, target: Target) -> Outcome:
-        """Try ``target`` once."""
+    async def prove(self, target: Target, payer: CustomerPolicy | None = None) -> Outcome:
+        """Try ``target`` once, in the name of ``payer``; None: of one of its customers."""
 
 
 class DrillKeeper:
@@ -147,7 +147,7 @@ class DrillKeeper:
             if customer.name in target.customers
             and (provider is None or (isinstance(target.step, ProviderStep) and target.step.provider.name == provider))
         ]
-        await asyncio.gather(*(self._commanded(target) for target in targets))
+        await asyncio.gather(*(self._commanded(target, customer) for target in targets))
         self._look_for_trouble()
         now = self._clock()
         return [self._ledger.entry(target, self._server.ms(now), now) for target in targets]
@@ -158,9 +158,9 @@ class DrillKeeper:
 
     # Drills.
 
-    async def _commanded(self, target: Target) -> None:
+    async def _commanded(self, target: Target, customer: CustomerPolicy) -> None:
         async with self._by_command:
-            await self._try(target, by="command")
+            await self._try(target, by="command", payer=customer)
 
     async def _keep_going(self, store: DrillStore) -> None:
         next_look = 0.0
@@ -199,8 +199,13 @@ class DrillKeeper:
         finally:
             self._running.discard(target.key)
 
-    async def _try(self, target: Target, *, by: By) -> None:
-        outcome = await self._prover.prove(target)
+    async def _try(self, target: Target, *, by: By, payer: CustomerPolicy | None = None) -> None:
+        outcome = await self._prover.prove(target, payer)
+        if outcome.held_back:
+            # It shows nothing of the step: what was known holds, and grows older.
+            self._metrics.drills.inc(target.name, "held_back")
+            self._ledger.hold_back(target.key, outcome.held_back, self._clock() + outcome.again_s)
+            return
         self._metrics.drills.inc(target.name, "failed" if outcome.error else "passed")
         fields = {"error": outcome.error} if outcome.error else {"first_content_ms": outcome.first_content_ms or 0}
         if outcome.error or by == "command":

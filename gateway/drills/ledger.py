@@ -20,12 +20,15 @@ STALE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """``age_s``: since it last went well; None: never."""
+    """``age_s``: since it last went well; None: never. ``held_back``: why it was not tried when it was last due; empty
+    where it was.
+    """
 
     target: Target
     proof: Proof | None
     age_s: float | None
     state: State
+    held_back: str = ""
 
 
 class Ledger:
@@ -36,11 +39,13 @@ class Ledger:
         self._proofs: dict[str, Proof] = {}
         self._schedule = Schedule(uniform)
         self._since: dict[str, float] = {}
+        self._held_back: dict[str, str] = {}
 
     def follow(self, targets: Mapping[str, Target], server_ms: int, now: float) -> None:
         """A policy version has these."""
         self.targets = targets
         self._since = {key: self._since.get(key, now) for key in targets}
+        self._held_back = {key: why for key, why in self._held_back.items() if key in targets}
         self._schedule.follow(targets, self._proofs, server_ms, now)
 
     def take(self, proofs: Iterable[Proof], server_ms: int, now: float) -> bool:
@@ -51,6 +56,7 @@ class Ledger:
             if (holds := proof if known is None else merged(known, proof)) == known:
                 continue
             self._proofs[proof.key] = holds
+            self._held_back.pop(proof.key, None)
             new = True
             if (target := self.targets.get(proof.key)) is not None:
                 self._schedule.plan(target, holds, server_ms, now)
@@ -73,6 +79,11 @@ class Ledger:
         """It is not to be tried before ``until``."""
         self._schedule.postpone(key, until)
 
+    def hold_back(self, key: str, why: str, until: float) -> None:
+        """It was to be tried, and may not be, in these words; again at ``until``."""
+        self._held_back[key] = why
+        self._schedule.postpone(key, until)
+
     def entries(self, server_ms: int, now: float) -> list[Entry]:
         """All of them, what needs a look first, then the oldest."""
         found = [self.entry(target, server_ms, now) for target in self.targets.values()]
@@ -87,7 +98,8 @@ class Ledger:
     def entry(self, target: Target, server_ms: int, now: float) -> Entry:
         """One of them."""
         proof = self._proofs.get(target.key)
-        return Entry(target, proof, _age_s(proof, server_ms), self._state(target, proof, server_ms, now))
+        state = self._state(target, proof, server_ms, now)
+        return Entry(target, proof, _age_s(proof, server_ms), state, self._held_back.get(target.key, ""))
 
     def _state(self, target: Target, proof: Proof | None, server_ms: int, now: float) -> State:
         if proof is not None and proof.error:

@@ -17,7 +17,7 @@ _Identity = tuple[object, ...]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """``customer`` is one of ``customers``, in whose name it is tried; ``every_s`` None: only when it is asked for.
+    """``customer`` is one of ``customers``, all of which are ``payers``; ``every_s`` None: only when it is asked for.
 
     ``name`` is ``provider:NAME``, or ``base:FLEET``, and stands for people and in metrics.
     """
@@ -28,6 +28,7 @@ class Target:
     customer: CustomerPolicy
     customers: tuple[str, ...]
     every_s: float | None
+    payers: tuple[CustomerPolicy, ...] = ()
 
 
 def key_of(customer: CustomerPolicy, step: Drillable) -> str:
@@ -64,6 +65,7 @@ def _target(key: str, users: list[tuple[CustomerPolicy, Drillable]]) -> Target:
         customer=customer,
         customers=tuple(sorted(one.name for one, _ in users)),
         every_s=min(schedules, default=None),
+        payers=tuple(one for one, _ in users),
     )
 
 

@@ -279,7 +279,7 @@ class GatewayMetrics:
         self.drills = add(
             Counter(
                 "failsoft_drills_total",
-                "Drills of the fallback by step (`provider:NAME`, `base:FLEET`) and outcome: passed or failed.",
+                "Drills of the fallback by step (`provider:NAME`, `base:FLEET`): passed, failed or held_back.",
                 ("step", "outcome"),
             )
         )

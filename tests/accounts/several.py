@@ -9,6 +9,7 @@ from collections.abc import Callable
 from gateway.accounts.account import Terms, Ticket
 from gateway.accounts.exchange import Ask, Told
 from gateway.accounts.limits import EXCHANGE_S, WAIT_S, Limits
+from gateway.accounts.others import VISITOR
 
 KEY = "acme"
 
@@ -55,8 +56,8 @@ class Several:
         for _ in range(count):
             self.join()
 
-    def join(self) -> Limits:
-        limits = Limits(f"p{len(self.processes)}", shared=True)
+    def join(self, *, visits: bool = False) -> Limits:
+        limits = Limits(f"{VISITOR if visits else ''}p{len(self.processes)}", shared=True)
         limits.follow({KEY: self.terms})
         self.processes.append(limits)
         self.next.append(self.now + self._random.random() * EXCHANGE_S)

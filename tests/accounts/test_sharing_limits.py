@@ -206,3 +206,65 @@ def test_one_that_joins_gets_its_share_of_what_is_idle() -> None:
     several.run(several.now + 2)
     assert joined.accounts[KEY].allowances[0] is not None
     assert joined.accounts[KEY].allowances[0].held == 50
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 6), st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(0, 1000))
+def test_with_a_visitor_no_more_run_at_once_than_the_limit(
+    count: int, limit: int, askers: list[int], seed: int
+) -> None:
+    several = Several(count, Terms(concurrency=limit), seed=seed)
+    several.join(visits=True)
+    several.run(several.now + SETTLE_S)
+    rng, running = random.Random(seed), list[Ticket]()
+    for who in askers:
+        found = several.processes[min(who, count)].enter(KEY, 0, several.now)
+        if isinstance(found, Ticket):
+            running.append(found)
+        else:
+            several.processes[min(who, count)].refused(KEY, 0)
+        assert len(running) <= limit
+        if running and rng.random() < 0.4:
+            running.pop(rng.randrange(len(running))).end(0, several.now)
+        several.run(several.now + rng.random())
+
+
+@pytest.mark.parametrize("limit", [1, 2, 4])
+def test_a_visitor_gets_a_permit_that_others_hold_idly_and_gives_it_back(limit: int) -> None:
+    several = Several(2, Terms(concurrency=limit))
+    visitor = several.join(visits=True)
+    several.run(several.now + SETTLE_S)
+    # It keeps nothing for itself, and its share is nobody's loss.
+    shares = [limits.accounts[KEY].allowances[2] for limits in several.processes]
+    held = [0 if one is None else one.held for one in shares]
+    assert held[2] == 0
+    assert sum(held) >= limit - limit % 2
+
+    got: list[Ticket] = []
+
+    def wake() -> None:
+        found = visitor.enter(KEY, 0, several.now)
+        if isinstance(found, Ticket):
+            got.append(found)
+            leave()
+
+    assert visitor.may_wait(KEY, 0, several.now)
+    leave = visitor.wait(KEY, 0, wake)
+    several.run(several.now + 1.0)
+    (ticket,) = got
+    ticket.end(0, several.now)
+    several.run(several.now + SETTLE_S)
+    for who in (0, 1):
+        # All of it can be had again by who asks.
+        several.run(several.now + SETTLE_S)
+        tickets = list[Ticket]()
+        for _ in range(200):
+            found = several.processes[who].enter(KEY, 0, several.now)
+            if isinstance(found, Ticket):
+                tickets.append(found)
+            else:
+                several.processes[who].refused(KEY, 0)
+            several.run(several.now + 0.05)
+        assert len(tickets) == limit
+        for one in tickets:
+            one.end(0, several.now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.accounts.usage import SYNTHETIC_DRILL
 from gateway.cli.main import main
 from gateway.cli.usage import added_up
 
@@ -28,6 +29,16 @@ def test_rows_are_added_up_by_customer_target_and_reason_or_by_one_of_them() -> 
     (acme,) = added_up(ROWS, "customer")
     assert (acme["requests"], acme["own_requests"], acme["degraded_requests"]) == (8, 7, 1)
     assert [(one["day"], one["requests"]) for one in added_up(ROWS, "day")] == [("2026-11-01", 4), ("2026-11-02", 4)]
+
+
+def test_drills_are_told_apart_from_what_customers_asked() -> None:
+    drill = row("2026-11-01", "provider:hosted", 2, 0.2) | {"reason": SYNTHETIC_DRILL}
+    (acme,) = added_up([*ROWS, drill], "customer")
+    parts = (acme["own_requests"], acme["degraded_requests"], acme["drill_requests"])
+    assert (acme["requests"], parts) == (10, (7, 1, 2))
+    assert round(acme["usd"], 6) == 0.3
+    reasons = [one["reason"] for one in added_up([*ROWS, drill], None)]
+    assert reasons == ["none", "backend_down", SYNTHETIC_DRILL]
 
 
 @pytest.mark.parametrize(

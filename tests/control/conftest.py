@@ -102,7 +102,7 @@ class House:
         self.hosted.follow(policy)
         self.drills.follow(policy)
 
-    async def prove(self, target: Target) -> Outcome:
+    async def prove(self, target: Target, payer: CustomerPolicy | None = None) -> Outcome:
         """What a drill comes to: as ``outcomes`` says by the target's name."""
         self.tried.append(target.name)
         return self.outcomes.get(target.name, Outcome("", "generic-mini", 40))

@@ -93,6 +93,45 @@ async def test_a_command_tries_a_customers_fallback_now_and_a_customers_own_answ
     await gateway.until(lambda: _over(gateway, "drill_failed"))
 
 
+async def test_what_drills_take_is_in_the_usage_and_a_spent_cap_holds_them_back(
+    street: Street, provider: Simulator
+) -> None:
+    never = {"drills": {"every": "never"}}
+    served = street.policies("one", **never)
+    fleet = json.loads((served.policies / "fleet.yaml").read_text())
+    fleet["providers"]["hosted"]["price"] = {"input_per_million": 100, "output_per_million": 200}
+    served.write("fleet.yaml", fleet)
+    served.customer("acme", "fs-acme-key", fallback=[{"provider": "hosted"}], hosted={"usd_per_day": 0.003}, **never)
+    gateway = await street.gateway(served, "--workers", "2")
+    code, said = await gateway.failsoft("drill", "acme")
+    assert code == 0, said
+
+    async def spent() -> bool:
+        code, said = await gateway.failsoft("drill", "acme", "--json")
+        (proof,) = json.loads(said)["proofs"]
+        assert (proof["state"], bool(proof["held_back"])) == ("proven", code == 1)
+        return bool(proof["held_back"] == "daily cap spent")
+
+    await gateway.until(spent, within_s=30)
+    assert "held back" in (await gateway.failsoft("drill", "acme"))[1]
+    (step,) = (await gateway.status())["drills"]["steps"]
+    assert (step["held_back"], step["failed"]) == (1, 0)
+    asked = len(provider.admin.requests())
+    assert asked >= 1
+    assert (await gateway.failsoft("drill", "acme"))[0] == 1
+    assert len(provider.admin.requests()) == asked
+    # Who shares the step has no cap, and pays what it asks for.
+    assert (await gateway.failsoft("drill", "globex"))[0] == 0
+
+    code, said = await gateway.failsoft("usage", "--json")
+    assert code == 0, said
+    rows = {row["customer"]: row for row in json.loads(said)["usage"]}
+    assert {(row["served_by"], row["reason"]) for row in rows.values()} == {("provider:hosted", "synthetic_drill")}
+    assert (rows["acme"]["requests"], rows["globex"]["requests"]) == (asked, 1)
+    assert rows["acme"]["usd"] >= 0.003
+    assert "drill_failed" not in await alarms(gateway)
+
+
 async def test_who_keeps_every_token_at_home_is_never_drilled_at_a_provider(
     street: Street, provider: Simulator
 ) -> None:

@@ -15,7 +15,7 @@ from gateway.drills.target import Target, key_of
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics, Registry
-from gateway.policy.compiled import CompiledPolicy, StaticStep
+from gateway.policy.compiled import CompiledPolicy, CustomerPolicy, StaticStep
 from gateway.policy.embedded import EmbeddedValkey
 from tests.drills.test_what_is_proven_when import HOSTED, customer, policy
 from tests.support.eventually import eventually
@@ -28,16 +28,18 @@ class Gateway:
         self.registry = Registry()
         self.metrics, self.events = GatewayMetrics(self.registry), Events()
         self.alarms = Alarms(self.metrics, self.events)
-        self.error = ""
+        self.error = self.held_back = ""
         self.takes_s = 0.0
         self.tried = 0
         self.drills = DrillKeeper(
             self, metrics=self.metrics, alarms=self.alarms, events=self.events, uniform=lambda: 0.5
         )
 
-    async def prove(self, target: Target) -> Outcome:
+    async def prove(self, target: Target, payer: CustomerPolicy | None = None) -> Outcome:
         self.tried += 1
         await asyncio.sleep(self.takes_s)
+        if self.held_back:
+            return Outcome("", held_back=self.held_back)
         return Outcome(self.error, "" if self.error else "generic", 5)
 
     @property
@@ -99,6 +101,30 @@ async def test_a_failure_alarms_on_every_gateway_until_the_next_good_one(start: 
     for gateway in (first, second):
         await eventually(lambda gateway=gateway: not gateway.alarmed)  # type: ignore[misc]
         assert gateway.state == "proven"
+
+
+async def test_a_drill_that_a_cap_holds_back_has_not_failed_and_its_proof_grows_older(start: Start) -> None:
+    gateway = await start(every(None))
+    acme = customer("acme", HOSTED)
+    (proven,) = await gateway.drills.drill(acme)
+    assert (proven.state, proven.held_back) == ("proven", "")
+    gateway.held_back = "daily cap spent"
+    (held,) = await gateway.drills.drill(acme)
+    assert (held.state, held.held_back) == ("proven", "daily cap spent")
+    assert held.proof == proven.proof
+    gateway.held_back, gateway.error = "", "status 500"
+    (failed,) = await gateway.drills.drill(acme)
+    assert (failed.state, failed.held_back) == ("failed", "")
+    drills = gateway.metrics.drills
+    assert [drills.value("provider:hosted", outcome) for outcome in ("passed", "held_back", "failed")] == [1, 1, 1]
+
+
+async def test_a_drill_that_is_held_back_until_its_proof_is_too_old_alarms_as_stale(start: Start) -> None:
+    gateway = await start(every(0.3))
+    gateway.held_back = "daily cap spent"
+    await eventually(lambda: gateway.alarmed == {"drill_stale"}, within_s=10)
+    assert gateway.tried == 1  # and not at each look
+    assert gateway.drills.entries()[0].held_back == "daily cap spent"
 
 
 async def test_a_gateway_that_lacks_a_providers_key_leaves_its_drills_to_the_others(start: Start) -> None:
