@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import httpx2
 import typer
 
 from gateway.cli.exit_codes import FOUND_WRONG, UNREACHABLE
+from gateway.cli.local_user import local_user
+from gateway.observe.actor import USER_HEADER
 
 TIMEOUT_S = 5.0
 
@@ -44,7 +47,7 @@ class AdminClient:
         timeout_s: float = TIMEOUT_S,
     ) -> dict[str, Any]:
         target = f"{self._url}{path}"
-        headers = {"authorization": f"Bearer {self._token}"}
+        headers = {"authorization": f"Bearer {self._token}", USER_HEADER: quote(local_user())}
         try:
             answer = httpx2.request(method, target, params=query, json=body, headers=headers, timeout=timeout_s)
             document = answer.json()

@@ -18,6 +18,7 @@ from gateway.cli.admin_client import DEFAULT_URL, AdminClient, Url, failure
 from gateway.cli.exit_codes import UNREACHABLE
 from gateway.clock import wall_s
 from gateway.errors import StoreUnreachable
+from gateway.observe.actor import Actor
 from gateway.policy.audit_stream import AuditStream
 from gateway.policy.redis_link import RedisLink
 
@@ -96,5 +97,9 @@ def _show(entries: list[dict[str, Any]], console: Console) -> None:
         what = f"{entry['what']} {entry['parameters']}".rstrip()
         outcome = entry["outcome"] + (f" ({entry['times']} times)" if entry["times"] > 1 else "")
         # Text, not markup: a client chose some of these words.
-        table.add_row(*(Text(cell) for cell in (when, entry["who"] or "–", what, outcome, entry["where"] or "–")))
+        table.add_row(*(Text(cell) for cell in (when, _who(entry) or "–", what, outcome, entry["where"] or "–")))
     console.print(table)
+
+
+def _who(entry: dict[str, Any]) -> str:
+    return Actor(entry["who"], entry["user"]).line

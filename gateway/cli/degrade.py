@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli.admin_client import DEFAULT_URL, AdminClient, Url
-from gateway.cli.local_user import local_user
 from gateway.orders.order import LONGEST_S
 from gateway.policy.durations import format_interval, parse_interval
 
@@ -37,7 +36,7 @@ def degrade(
         for_s = parse_interval(for_, LONGEST_S)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--for") from None
-    answer = AdminClient(url).post("/admin/degrade", {**asked, "for": for_, "reason": reason, "by": local_user()})
+    answer = AdminClient(url).post("/admin/degrade", {**asked, "for": for_, "reason": reason})
     if as_json:
         sys.stdout.write(json.dumps(answer, indent=2) + "\n")
         return

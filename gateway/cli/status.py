@@ -17,6 +17,7 @@ from gateway.cli.exit_codes import FOUND_WRONG
 from gateway.cli.limits_shown import in_words
 from gateway.cli.order_line import order_line
 from gateway.cli.proofs_table import proofs_table
+from gateway.observe.actor import Actor
 
 _STYLES = {"closed": "green", "half_open": "yellow", "open": "red", "unavailable": "red"}
 _WORDS = {"closed": "serving", "half_open": "on trial", "open": "circuit open", "unavailable": "not configured"}
@@ -135,7 +136,8 @@ def _state(box: dict[str, Any]) -> str:
     said = f"[{_STYLES.get(box['state'], 'yellow')}]{_WORDS.get(box['state'], box['state'])}[/]"
     if box["drained"]:
         # What an operator did comes before how the box is.
-        return "[yellow]drained[/]" if box["state"] == "closed" else f"[yellow]drained[/], {said}"
+        by = f" by {escape(line)}" if (line := Actor(box["drained_by"], box["drained_user"]).line) else ""
+        return f"[yellow]drained[/]{by}" if box["state"] == "closed" else f"[yellow]drained[/]{by}, {said}"
     return f"{said}, in its ramp" if box["in_ramp"] else said
 
 

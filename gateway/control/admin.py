@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
 from gateway.control import alias_documents, documents
+from gateway.control.admin_actor import actor_of
 from gateway.control.drills import drills_router
 from gateway.control.names import unknown_name
 from gateway.control.orders import orders_router
@@ -44,19 +45,19 @@ def admin_router(sources: ControlSources) -> APIRouter:
         return _fresh(documents.box_state(_box(sources, name), sources.fleets, sources.clock()))
 
     @router.post("/boxes/{name:path}/drain")
-    async def drain(name: str) -> JSONResponse:
+    async def drain(name: str, request: Request) -> JSONResponse:
         """Nothing new goes to the box, what runs there goes on. It holds for this gateway, until it ends."""
         box = _box(sources, name)
         changed = not box.duty.drained
-        box.drain()
+        box.drain(actor_of(request))
         return _fresh({"changed": changed, "box": documents.box_state(box, sources.fleets, sources.clock())})
 
     @router.post("/boxes/{name:path}/undrain")
-    async def undrain(name: str) -> JSONResponse:
+    async def undrain(name: str, request: Request) -> JSONResponse:
         """The box takes traffic again, in a ramp."""
         box = _box(sources, name)
         changed = box.duty.drained
-        box.undrain(sources.clock())
+        box.undrain(sources.clock(), actor_of(request))
         return _fresh({"changed": changed, "box": documents.box_state(box, sources.fleets, sources.clock())})
 
     @router.get("/explain")

@@ -12,7 +12,9 @@ from urllib.parse import parse_qsl, quote
 from starlette.datastructures import Headers
 
 from gateway.clock import today_utc, wall_s
+from gateway.control.admin_actor import read_actor
 from gateway.control.envelope import envelope
+from gateway.observe.actor import Actor
 from gateway.policy.audit_stream import LONGEST_VALUE, AuditEntry
 from gateway.policy.compiled import FROM_ENVIRONMENT, AdminToken, CompiledPolicy
 
@@ -75,14 +77,14 @@ class AdminGate:
         authorization = Headers(scope=scope).get("authorization", "")
         token = self._access.find(authorization)
         needs: Literal["read", "write"] = "read" if scope["method"] in READS else "write"
-        act = _Act(scope)
+        act = _Act(scope, read_actor(scope, "" if token is None else token.name))
         if (refusal := self._refusal(token, needs)) is not None:
-            self._refused(act.entry(token, refusal.status_code))
+            self._refused(act.entry(refusal.status_code))
             await refusal(scope, receive, send)
         elif needs == "read":
             await self._read(scope, receive, send, authorization)
         else:
-            await self._change(scope, receive, send, act, token)
+            await self._change(scope, receive, send, act)
 
     def _refusal(self, token: AdminToken | None, needs: Literal["read", "write"]) -> Any:
         if self._access.off:
@@ -107,9 +109,7 @@ class AdminGate:
 
         await self._app(scope, receive, send_while_valid)
 
-    async def _change(
-        self, scope: dict[str, Any], receive: Any, send: Any, act: _Act, token: AdminToken | None
-    ) -> None:
+    async def _change(self, scope: dict[str, Any], receive: Any, send: Any, act: _Act) -> None:
         status = 500
 
         async def receive_and_keep() -> Any:
@@ -126,14 +126,15 @@ class AdminGate:
         try:
             await self._app(scope, receive_and_keep, send_and_see)
         finally:
-            self._changed(act.entry(token, status))
+            self._changed(act.entry(status))
 
 
 class _Act:
-    """What is asked, as the audit log has it."""
+    """What is asked, and by whom, as the audit log has it."""
 
-    def __init__(self, scope: Mapping[str, Any]) -> None:
+    def __init__(self, scope: Mapping[str, Any], actor: Actor) -> None:
         self._scope = scope
+        self._actor = actor
         self._at = wall_s()
         self._body = b""
 
@@ -142,12 +143,13 @@ class _Act:
         if event["type"] == "http.request" and len(self._body) < LONGEST_VALUE:
             self._body += event.get("body", b"")
 
-    def entry(self, token: AdminToken | None, status: int) -> AuditEntry:
+    def entry(self, status: int) -> AuditEntry:
         """It, with its outcome."""
         client = self._scope.get("client")
         return AuditEntry(
             at=self._at,
-            who="" if token is None else token.name,
+            who=self._actor.by,
+            user=self._actor.user,
             # Quoted again, as what was decoded may hold line breaks.
             what=f"{self._scope['method']} {quote(self._scope['path'])}",
             outcome=str(status),

@@ -80,6 +80,7 @@ def order(one: Order, left_s: float) -> Document:
         "customer": None if one.target == ALL else one.target,
         "reason": one.reason,
         "by": one.by,
+        "user": one.user,
         "since": one.at_ms / 1000,
         "until": one.until_ms / 1000,
         "left_s": round(left_s, 1),
@@ -186,6 +187,8 @@ def _box(box: Box, fleets: Fleets, inhabitants: Sequence[Inhabitant], now: float
             for one in inhabitants
         ],
         "drained": box.duty.drained,
+        "drained_by": box.drained_by.by,
+        "drained_user": box.drained_by.user,
         "in_ramp": box.duty.in_ramp(now),
         "connections": {"idle": box.pool.idle, "busy": box.pool.in_use},
         "last_error": box.last_error,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.control import documents
+from gateway.control.admin_actor import actor_of, one_line
 from gateway.control.names import unknown_name
 from gateway.control.sources import ControlSources
 from gateway.errors import RequestError
+from gateway.observe.actor import Actor
 from gateway.orders.order import ALL, LONGEST_S
 from gateway.policy.durations import parse_interval
 
@@ -27,7 +29,7 @@ class Target(BaseModel):
 
 
 class Degrade(Target):
-    """``for``: a duration such as 10m or 2h."""
+    """``for``: a duration such as 10m or 2h. ``by``: who asks, where the header that says so is not sent."""
 
     for_: str = Field(alias="for")
     reason: str = Field("", max_length=LONGEST_TEXT)
@@ -43,23 +45,24 @@ def orders_router(sources: ControlSources) -> APIRouter:
         return _fresh({"orders": documents.orders(sources)})
 
     @router.post("/degrade")
-    async def degrade(asked: Degrade) -> JSONResponse:
+    async def degrade(asked: Degrade, request: Request) -> JSONResponse:
         """It holds here at once, and on all gateways of the store within a second."""
         target = _target(sources, asked)
         try:
             for_s = parse_interval(asked.for_, LONGEST_S)
         except ValueError as error:
             raise RequestError(400, f"for: {error}.", param="for", code="invalid_duration") from None
-        order, shared = await sources.orders.degrade(
-            target, for_s, reason=_one_line(asked.reason), by=_one_line(asked.by)
-        )
+        actor = actor_of(request)
+        if not actor.user:
+            actor = Actor(actor.by, one_line(asked.by))
+        order, shared = await sources.orders.degrade(target, for_s, reason=one_line(asked.reason), actor=actor)
         return _fresh({"order": documents.order(order, for_s), "shared": shared})
 
     @router.post("/restore")
-    async def restore(asked: Target) -> JSONResponse:
+    async def restore(asked: Target, request: Request) -> JSONResponse:
         """The order for a customer ends; ``all``: every order. What is still in force is in ``orders``."""
         target = _target(sources, asked, also_gone=True)
-        ended, shared = await sources.orders.restore(target)
+        ended, shared = await sources.orders.restore(target, actor_of(request))
         return _fresh(
             {
                 "changed": bool(ended),
@@ -88,11 +91,6 @@ def _target(sources: ControlSources, asked: Target, *, also_gone: bool = False) 
         what = f"There is no customer `{asked.customer}`."
         raise unknown_name("customer", what, asked.customer, policy.customers, "Customers")
     return asked.customer
-
-
-def _one_line(text: str) -> str:
-    """What a person wrote goes into logs and onto screens, and is to look there as one line."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _fresh(document: documents.Document) -> JSONResponse:

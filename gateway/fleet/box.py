@@ -17,6 +17,7 @@ from gateway.fleet.pairs import Pairs
 from gateway.fleet.permit import Permit
 from gateway.fleet.request_head import request_head
 from gateway.fleet.suspects import Suspects
+from gateway.observe.actor import UNKNOWN, Actor
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics
@@ -55,6 +56,7 @@ class Box:
         self.base_model = base_model
         self.load = BoxLoad(spec.max_loras)
         self.duty = Duty()
+        self.drained_by = UNKNOWN
         self.pending: set[Exchange] = set()
         """What waits for its first content, or for its whole answer where that is plain."""
         self.watch: Watch | None = None
@@ -193,17 +195,19 @@ class Box:
         for attempt in pending:
             attempt.abort(error)
 
-    def drain(self) -> None:
+    def drain(self, actor: Actor = UNKNOWN) -> None:
         """An operator takes the box off duty: nothing new goes there, what runs goes on."""
         if not self.duty.drained:
             self.duty.drain()
-            self._events.add("box_drained", box=self.name, in_flight=self.in_flight)
+            self.drained_by = actor
+            self._events.add("box_drained", box=self.name, in_flight=self.in_flight, by=actor.by, user=actor.user)
 
-    def undrain(self, now: float) -> None:
+    def undrain(self, now: float, actor: Actor = UNKNOWN) -> None:
         """The box is on duty again, in a ramp."""
         if self.duty.drained:
             self.duty.undrain(now)
-            self._events.add("box_undrained", box=self.name)
+            self.drained_by = UNKNOWN
+            self._events.add("box_undrained", box=self.name, by=actor.by, user=actor.user)
 
     def read(self, reading: EngineReading) -> None:
         """Its metrics were read."""

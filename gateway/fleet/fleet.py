@@ -87,7 +87,7 @@ class Fleets:
 
         That an operator has drained a box holds for its name, wherever the box is now.
         """
-        drained = {box.name for box in self.all() if box.duty.drained}
+        drained = {box.name: box.drained_by for box in self.all() if box.duty.drained}
         before = {(box.spec.fleet, box.name): box for box in self.all()}
         fleets: dict[str, tuple[Box, ...]] = {}
         known: dict[str, frozenset[str]] = {}
@@ -107,6 +107,7 @@ class Fleets:
                     box = self._make(spec, fleet.base_model)
                     if spec.name in drained:
                         box.duty.drain()
+                        box.drained_by = drained[spec.name]
                 boxes.append(box)
             fleets[fleet.name] = tuple(boxes)
             known[fleet.name] = adapters

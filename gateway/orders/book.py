@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from gateway.observe.actor import UNKNOWN, Actor
 from gateway.orders.order import ALL, LONGEST_S, Order, newer
 
 
@@ -44,21 +45,29 @@ class OrderBook:
             changed = True
         return changed
 
-    def issue(self, id: str, target: str, for_s: float, server_ms: int, now: float, *, reason: str, by: str) -> Order:
+    def issue(
+        self, id: str, target: str, for_s: float, server_ms: int, now: float, *, reason: str, actor: Actor = UNKNOWN
+    ) -> Order:
         """A new order for ``target``, in force from now on in place of any other for it."""
         known = self._orders.get(target)
         at_ms = server_ms if known is None else max(server_ms, known.at_ms + 1)
         until_ms = server_ms + round(min(for_s, LONGEST_S) * 1000)
-        order = Order(id=id, target=target, at_ms=at_ms, until_ms=until_ms, reason=reason, by=by)
+        order = Order(id=id, target=target, at_ms=at_ms, until_ms=until_ms, reason=reason, by=actor.by, user=actor.user)
         self.take([order], server_ms, now)
         return order
 
-    def take_back(self, target: str, now: float) -> list[Order]:
+    def take_back(self, target: str, now: float, actor: Actor = UNKNOWN) -> list[Order]:
         """End the order for ``target`` (for :data:`~gateway.orders.order.ALL`: every order); those that were ended."""
         ended = [one.order for one in self.standing(now) if target in (ALL, one.order.target)]
         for order in ended:
-            self._orders[order.target] = msgspec.structs.replace(order, over=True)
+            self._orders[order.target] = msgspec.structs.replace(
+                order, over=True, ended_by=actor.by, ended_user=actor.user
+            )
         return ended
+
+    def last(self, target: str) -> Order | None:
+        """The last entry of ``target``, in force or not."""
+        return self._orders.get(target)
 
     def entries(self, targets: Iterable[str]) -> list[Order]:
         """The last entry of each of ``targets``, as it is to be kept in the store."""

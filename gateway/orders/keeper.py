@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 
 from gateway.errors import StoreCorrupt, StoreError
+from gateway.observe.actor import UNKNOWN, Actor
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics
@@ -93,19 +94,19 @@ class OrderKeeper:
         if self._store is not None:
             await self._store.close()
 
-    async def degrade(self, target: str, for_s: float, *, reason: str, by: str) -> tuple[Order, bool]:
+    async def degrade(self, target: str, for_s: float, *, reason: str, actor: Actor = UNKNOWN) -> tuple[Order, bool]:
         """Have ``target`` (a customer, or :data:`ALL`) answered by its fallback. The order, and whether it is shared.
 
         It holds here at once. Not shared: the store is away, and the other gateways follow when it is back.
         """
         now = self._clock()
-        order = self._book.issue(uuid.uuid4().hex, target, for_s, self._server.ms(now), now, reason=reason, by=by)
+        order = self._book.issue(uuid.uuid4().hex, target, for_s, self._server.ms(now), now, reason=reason, actor=actor)
         self._changed()
         return order, await self._shared([order])
 
-    async def restore(self, target: str) -> tuple[list[Order], bool]:
+    async def restore(self, target: str, actor: Actor = UNKNOWN) -> tuple[list[Order], bool]:
         """Take back the order for ``target``, or (:data:`ALL`) every order: those it was, and whether it is shared."""
-        ended = self._book.take_back(target, self._clock())
+        ended = self._book.take_back(target, self._clock(), actor)
         self._changed()
         return ended, not ended or await self._shared(self._book.entries(order.target for order in ended))
 
@@ -164,15 +165,20 @@ class OrderKeeper:
                 continue
             self._alarms.on(IN_FORCE, order.whom, _in_words(order))
             for_s = round((order.until_ms - order.at_ms) / 1000)
-            self._events.add("order_given", customer=order.whom, for_s=for_s, by=order.by, reason=order.reason)
+            self._events.add(
+                "order_given", customer=order.whom, for_s=for_s, by=order.by, user=order.user, reason=order.reason
+            )
         for target, order in before.items():
             if target not in standing:
                 self._alarms.off(IN_FORCE, order.whom)
-                self._events.add("order_over", customer=order.whom)
+                last = self._book.last(target)
+                ended = last is not None and last.id == order.id and last.over
+                who = {"by": last.ended_by, "user": last.ended_user} if ended and last is not None else {}
+                self._events.add("order_over", customer=order.whom, **who)
 
 
 def _in_words(order: Order) -> str:
-    who = f" of {order.by}" if order.by else ""
+    who = f" of {line}" if (line := Actor(order.by, order.user).line) else ""
     why = f": {order.reason}" if order.reason else ""
     verb = "are" if order.target == ALL else "is"
     return f"{order.whom} {verb} answered by the fallback, by order{who}{why}"

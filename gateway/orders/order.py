@@ -16,7 +16,10 @@ LONGEST_S = 86_400.0
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """``at_ms``, ``until_ms``: milliseconds of the store's clock. ``over``: it was taken back before its time."""
+    """``at_ms``, ``until_ms``: milliseconds of the store's clock. ``over``: it was taken back before its time.
+
+    ``by``, ``user``: who gave it; ``ended_by``, ``ended_user``: who took it back, as an ``Actor`` says it.
+    """
 
     id: str
     target: str
@@ -24,7 +27,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     until_ms: int
     reason: str = ""
     by: str = ""
+    user: str = ""
     over: bool = False
+    ended_by: str = ""
+    ended_user: str = ""
 
     @property
     def whom(self) -> str:

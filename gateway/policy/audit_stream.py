@@ -31,6 +31,8 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     who: str = ""
     """The admin token's name, or who applied policies; empty where the token was none."""
+    user: str = ""
+    """Whoever the client says it is, where it used a token."""
     what: str
     """``POST /admin/boxes/a/drain``, ``policies: version 3``."""
     outcome: str

@@ -10,6 +10,7 @@ from gateway.fleet.breaker import Breaker, State
 from gateway.fleet.breaker import Permit as BreakerPermit
 from gateway.fleet.engine_metrics import EngineReading
 from gateway.fleet.permit import Permit
+from gateway.observe.actor import UNKNOWN, Actor
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics
@@ -104,14 +105,14 @@ class WatcherBox(Box):
         super().trust(adapter)
         self._listener.touched(self, at_once=True)
 
-    def drain(self) -> None:
+    def drain(self, actor: Actor = UNKNOWN) -> None:
         """An operator takes it off duty."""
-        super().drain()
+        super().drain(actor)
         self._listener.touched(self, at_once=True)
 
-    def undrain(self, now: float) -> None:
+    def undrain(self, now: float, actor: Actor = UNKNOWN) -> None:
         """It is on duty again."""
-        super().undrain(now)
+        super().undrain(now, actor)
         self._listener.touched(self, at_once=True)
 
     def eject(self, now: float, why: str, *, silent: bool = True) -> None:

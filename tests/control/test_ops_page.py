@@ -7,6 +7,7 @@ import hashlib
 import re
 
 from gateway.control.ops_page import OpsPage
+from gateway.observe.actor import Actor
 from gateway.policy.compiled import CompiledPolicy
 from tests.control.conftest import House
 
@@ -57,7 +58,7 @@ async def test_what_the_page_shows_of_a_box_is_what_the_admin_api_says(house: Ho
 
 async def test_orders_and_proofs_are_shown_as_the_admin_api_has_them(house: House, policy: CompiledPolicy) -> None:
     house.take(policy)
-    await house.orders.degrade("acme", 60, reason="why", by="ann")
+    await house.orders.degrade("acme", 60, reason="why", actor=Actor("ops", "ann"))
     async with house.client() as client:
         status = (await client.get("/admin/status")).json()
     html = OpsPage.load().html.decode()

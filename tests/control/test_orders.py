@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
+from urllib.parse import quote
 
 import pytest
 
 from gateway.cli.degrade import degrade
 from gateway.cli.explain import explain
+from gateway.cli.local_user import local_user
 from gateway.cli.restore import restore
 from gateway.cli.status import status
-from gateway.policy.compiled import CompiledPolicy
+from gateway.observe.actor import Actor
+from gateway.policy.compiled import AdminToken, CompiledPolicy
 from tests.control.conftest import House, run
 
 
@@ -49,7 +54,8 @@ async def test_who_is_degraded_by_whom_until_when_and_why_is_shown_everywhere(ho
     assert "it holds on the gateway that was asked alone" in result.stderr
     (standing,) = house.orders.standing()
     assert (standing.left_s, standing.order.reason) == (7200, "v3 talks nonsense")
-    assert standing.order.by
+    # The token is what was proven, the user what the command says.
+    assert (standing.order.by, standing.order.user) == ("env", local_user())
     shown = await run(status, "--url", url)
     assert shown.exit_code == 1
     assert "acme is answered by the fallback until" in " ".join(shown.stdout.split())
@@ -60,7 +66,8 @@ async def test_who_is_degraded_by_whom_until_when_and_why_is_shown_everywhere(ho
     assert order == {
         "customer": "acme",
         "reason": "v3 talks nonsense",
-        "by": standing.order.by,
+        "by": "env",
+        "user": local_user(),
         "since": standing.order.at_ms / 1000,
         "until": standing.order.until_ms / 1000,
         "left_s": 7200,
@@ -69,6 +76,44 @@ async def test_who_is_degraded_by_whom_until_when_and_why_is_shown_everywhere(ho
     answer = json.loads((await run(restore, "acme", "--url", url, "--json")).stdout)
     assert (answer["changed"], answer["orders"]) == (True, [])
     assert [event.kind for event in house.events.since(0)] == ["alarm_on", "order_given", "alarm_off", "order_over"]
+    for event in house.events.since(0):
+        if event.kind.startswith("order_"):
+            assert (event.fields["by"], event.fields["user"]) == ("env", local_user())
+    assert [(entry.who, entry.user) for entry in house.audit.changes] == [("env", local_user())] * 2
+
+
+async def test_who_asks_is_the_tokens_name_whatever_the_client_says(house: House, policy: CompiledPolicy) -> None:
+    token = AdminToken("robot", hashlib.sha256(b"fsa_robot").digest(), "write", None)
+    house.take(replace(policy, admin_tokens={token.digest: token}))
+    says = {"x-failsoft-user": quote("Änn\nroot")}
+    async with house.client(token="fsa_robot") as client:
+        for body in ({"customer": "acme", "for": "1h", "by": "boss"}, {"all": True, "for": "1h"}):
+            answer = await client.post("/admin/degrade", json=body, headers=says)
+            assert (answer.json()["order"]["by"], answer.json()["order"]["user"]) == ("robot", "Änn root")
+        old = await client.post("/admin/degrade", json={"all": True, "for": "1h", "by": "boss"})
+        assert (old.json()["order"]["by"], old.json()["order"]["user"]) == ("robot", "boss")
+        await client.post("/admin/boxes/a/drain", headers=says)
+        shown = (await client.get("/admin/status")).json()
+        (box, *_) = [one for one in shown["boxes"] if one["name"] == "a"]
+        assert (box["drained_by"], box["drained_user"]) == ("robot", "Änn root")
+        await client.post("/admin/boxes/a/undrain", headers=says)
+        box = (await client.get("/admin/boxes/a")).json()
+        assert (box["drained_by"], box["drained_user"]) == ("", "")
+        await client.post("/admin/restore", json={"all": True}, headers=says)
+    told = [event for event in house.events.since(0) if event.kind.startswith(("order_", "box_"))]
+    assert {event.fields["by"] for event in told} == {"robot"}
+    assert {event.kind for event in told} == {"order_given", "order_over", "box_drained", "box_undrained"}
+    assert {(entry.who, entry.user) for entry in house.audit.changes} == {("robot", "Änn root"), ("robot", "")}
+    alarm_words = " ".join(str(event.fields) for event in house.events.since(0) if event.kind == "alarm_on")
+    assert "by order of robot (Änn root)" in alarm_words
+
+
+async def test_an_order_that_ends_by_itself_was_ended_by_nobody(house: House) -> None:
+    await house.orders.degrade("acme", 60, reason="", actor=Actor("ops", "ann"))
+    house.now += 61
+    house.orders._changed()
+    (over,) = [event for event in house.events.since(0) if event.kind == "order_over"]
+    assert "by" not in over.fields
 
 
 async def test_a_customer_is_told_that_the_order_for_all_still_holds(house: House, url: str) -> None:
@@ -78,7 +123,7 @@ async def test_a_customer_is_told_that_the_order_for_all_still_holds(house: Hous
 
 
 async def test_a_customer_that_left_the_policy_can_still_be_restored(house: House, url: str) -> None:
-    await house.orders.degrade("gone", 600, reason="", by="")
+    await house.orders.degrade("gone", 600, reason="")
     assert (await run(restore, "gone", "--url", url)).exit_code == 0
     assert not house.orders.standing()
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from redis.asyncio import Redis
 
+from gateway.observe.actor import Actor
 from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.metrics import GatewayMetrics, Registry
@@ -56,9 +57,9 @@ async def start(valkey: EmbeddedValkey) -> AsyncIterator[Start]:
 
 async def test_an_order_for_all_ends_by_itself_on_every_gateway_and_one_for_a_customer_goes_on(start: Start) -> None:
     first, second = await start(), await start()
-    order, shared = await first.orders.degrade("acme", 600, reason="why", by="ann")
+    order, shared = await first.orders.degrade("acme", 600, reason="why", actor=Actor("ops", "ann"))
     assert shared
-    await second.orders.degrade(ALL, 0.4, reason="", by="")
+    await second.orders.degrade(ALL, 0.4, reason="")
     for gateway in (first, second):
         await eventually(lambda gateway=gateway: gateway.targets == [ALL, "acme"])  # type: ignore[misc]
         assert sorted(gateway.alarmed) == [("degraded_by_order", "acme"), ("degraded_by_order", "all customers")]
@@ -71,7 +72,7 @@ async def test_an_order_for_all_ends_by_itself_on_every_gateway_and_one_for_a_cu
 
 async def test_the_store_forgets_by_itself_what_is_over(start: Start, valkey: EmbeddedValkey) -> None:
     gateway = await start()
-    await gateway.orders.degrade("acme", 0.3, reason="", by="")
+    await gateway.orders.degrade("acme", 0.3, reason="")
     async with Redis.from_url(valkey.url) as client:
         assert await client.hlen(ORDERS_KEY) == 1
         await eventually(lambda: not gateway.targets)
@@ -82,7 +83,7 @@ async def test_the_store_forgets_by_itself_what_is_over(start: Start, valkey: Em
 
 async def test_what_is_no_order_alarms_and_takes_nothing_back(start: Start, valkey: EmbeddedValkey) -> None:
     first, second = await start(), await start()
-    await first.orders.degrade("acme", 600, reason="", by="")
+    await first.orders.degrade("acme", 600, reason="")
     await eventually(lambda: second.targets == ["acme"])
     async with Redis.from_url(valkey.url) as client:
         await client.hset(ORDERS_KEY, "globex", "no order")
@@ -96,7 +97,7 @@ async def test_a_restore_while_the_store_is_away_is_shared_when_it_is_back(
     start: Start, valkey: EmbeddedValkey
 ) -> None:
     first, second = await start(), await start()
-    await first.orders.degrade("acme", 600, reason="", by="")
+    await first.orders.degrade("acme", 600, reason="")
     await eventually(lambda: second.targets == ["acme"])
     await valkey.stop()
     ended, shared = await second.orders.restore("acme")

@@ -83,7 +83,7 @@ def test_one_that_is_over_when_it_is_heard_of_never_holds() -> None:
 
 def test_a_later_order_takes_the_place_of_the_first_even_where_the_clock_stood_still() -> None:
     known = book(order(for_s=600))
-    known.issue("q", "acme", 10, NOW_MS, 0.0, reason="", by="")
+    known.issue("q", "acme", 10, NOW_MS, 0.0, reason="")
     assert known.ends(0.0) == {"acme": 10.0}
     # What the store still says is older.
     known.take([order(for_s=600)], NOW_MS, 1.0)
