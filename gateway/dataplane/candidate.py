@@ -32,6 +32,8 @@ class Attempt:
     step: ProviderStep | StaticStep | None = None
     forced: bool = False
     """Asked although its breaker is open, as nothing else is left."""
+    extra: bool = False
+    """Beyond the attempts and the retry budget that the own adapter has, as nothing else is left."""
     permit: Held | None = None
     """What it has been let in by, where it waited for that."""
 
@@ -61,9 +63,9 @@ class ProvidersView(Protocol):
         """Whether it may be asked in spite of that, where nothing else is left."""
 
 
-def own_attempt(box: BoxView, adapter: str, *, forced: bool = False) -> Attempt:
+def own_attempt(box: BoxView, adapter: str, *, forced: bool = False, extra: bool = False) -> Attempt:
     """One of the customer's own adapters, on ``box``."""
-    return Attempt("own", f"box:{box.name}", box=box, adapter=adapter, forced=forced)
+    return Attempt("own", f"box:{box.name}", box=box, adapter=adapter, forced=forced, extra=extra)
 
 
 def provider_attempt(step: ProviderStep, *, forced: bool = False) -> Attempt:

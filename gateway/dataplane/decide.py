@@ -19,6 +19,10 @@ MAX_OWN_ATTEMPTS = 3
 """Attempts at the own adapter before the fallback (invariant I5)."""
 
 
+_WORTH_A_TRY = (Reason.CIRCUIT_OPEN, Reason.ADAPTER_UNAVAILABLE)
+"""What does not keep a box from being asked, where all else has failed."""
+
+
 class BoxView(Protocol):
     """What a decision sees of a box."""
 
@@ -127,6 +131,23 @@ class Plan:
             if self.waits:
                 self.waited(None)
 
+    def left_over(self, asked: int, now: float) -> tuple[list[BoxView], list[BoxView]]:
+        """What was not asked of the boxes, where only the first ``asked`` of ``own`` were: those that are well, the
+        crowded ones last, and those that were passed over but fail fast."""
+        self.look_at_all(now)
+        seen = (*self.own[:asked], *self.last_resort)
+        well, crowded, shut = list[BoxView](), list[BoxView](), list[BoxView]()
+        for box in self.boxes:
+            if box in seen:
+                continue
+            why_not = box.condition(self.adapter, now)
+            if why_not in _WORTH_A_TRY and box.fails_fast:
+                shut.append(box)
+            elif why_not is None:
+                busy = box.saturated(self.adapter, self.budget_s, now)
+                (crowded if busy or fit(box, self.adapter, home_is_full=False) is Fit.FULL else well).append(box)
+        return well if self.yields else well + crowded, [*self.last_resort, *shut]
+
     def waited(self, box: BoxView | None) -> None:
         """The wait for room is over: ``box`` has it, or none has."""
         self.waits = False
@@ -159,7 +180,7 @@ class Plan:
         if self.withheld is None or why_not is Reason.ADAPTER_UNAVAILABLE:
             self.withheld = why_not
         # It may have loaded the adapter again since it said that it lacks it, and another 404 costs next to nothing.
-        if why_not in (Reason.CIRCUIT_OPEN, Reason.ADAPTER_UNAVAILABLE) and box.fails_fast:
+        if why_not in _WORTH_A_TRY and box.fails_fast:
             self.last_resort += (box,)
         return False
 

@@ -177,6 +177,8 @@ def _attempt(attempt: Attempt, late: tuple[float, float] | None, adapter: str, n
     notes = []
     if attempt.adapter not in (None, adapter):
         notes.append(f"{attempt.adapter} stands in, only where a box lacks {adapter}")
+    if attempt.extra:
+        notes.append("beyond the limits on attempts: as all else has failed")
     if attempt.forced:
         notes.append("last resort: asked although it was passed over, as all else has failed")
     if attempt.kind == "base":

@@ -1,8 +1,9 @@
 """One request's way through its plan: a pure machine that takes outcomes and a clock and gives the next attempt.
 
-Order: the own adapter on one box after the other, then the policy's fallback steps, then, where all failed, boxes and
-then providers whose breaker is open but which fail fast. All share the policy's ``deadline``; the own adapter leaves
-time in hand for the fallback, and each step for those behind it.
+Order: the own adapter on one box after the other, then the policy's fallback steps, then, where all failed, the boxes
+that were not asked yet, whatever the limit on attempts and the retry budget say, then boxes and then providers whose
+breaker is open but which fail fast. All share the policy's ``deadline``; the own adapter leaves time in hand for the
+fallback, and each step for those behind it.
 
 A degradation may also be planned. By order (``forced``) the steps come first, and the own adapter is what is left where
 none of them answers. As a drill one step is tried before all else, and where it fails all goes its usual way.
@@ -52,7 +53,7 @@ class Journey:
         "_fallback",
         "_first_reason",
         "_forced",
-        "_last_index",
+        "_last",
         "_missing",
         "_now",
         "_other_version",
@@ -112,7 +113,8 @@ class Journey:
             providers=providers,
             tried=self.tried,
         )
-        self._own_index = self._last_index = 0
+        self._own_index = 0
+        self._last: list[Attempt] | None = None
 
     @property
     def deadline(self) -> float:
@@ -181,7 +183,9 @@ class Journey:
             # As long as one box would get: who is part of a drill is not to wait for it.
             budget_s = self._policy.plain_budget_s / 2 if self._plain else self._policy.ttft_budget_s
             return min(self._deadline, now + budget_s)
-        if candidate.kind == "own" and not candidate.forced:
+        if candidate.extra and not self._more_behind(candidate):
+            return self._deadline
+        if candidate.kind == "own" and not candidate.forced and not candidate.extra:
             if self._plain:
                 return now + (self._own_until - now) / 2
             plan = self._plan
@@ -190,6 +194,7 @@ class Journey:
                 and not self._kept_for_versions
                 and self._own_index >= len(plan.own)
                 and not plan.look_on(now)
+                and not plan.left_over(self._own_index, now)[0]
             ):
                 # Nothing stands behind it, so that giving it up early would gain nobody anything.
                 return self._own_until
@@ -204,6 +209,8 @@ class Journey:
 
     def _more_behind(self, candidate: Attempt) -> bool:
         """Whether something else that needs time may come after this candidate."""
+        if candidate.extra:
+            return bool(self._last) or self._fallback.providers_left
         if candidate.box is not None:
             return True
         if candidate.forced:
@@ -285,7 +292,8 @@ class Journey:
             self._plan = plan
             # As a fallback step would be, it is not charged to the retry budget.
             self._missing = self._own_over = False
-            self._own_index = self._last_index = 0
+            self._own_index = 0
+            self._last = None
             if (candidate := self._next_own()) is not None:
                 return candidate
         return None
@@ -298,11 +306,17 @@ class Journey:
         return Wait(adapter, boxes, math.inf, (self._began + self._own_until) / 2)
 
     def _next_last_box(self) -> Attempt | None:
-        self._plan.look_at_all(self._now)
-        if self._last_index >= len(self._plan.last_resort) or self._crashed >= MAX_CRASHES:
-            return None
-        self._last_index += 1
-        return own_attempt(self._plan.last_resort[self._last_index - 1], self._plan.adapter, forced=True)
+        plan, last = self._plan, self._last
+        if last is None:
+            well, shut = plan.left_over(self._own_index, self._now)
+            last = self._last = [own_attempt(box, plan.adapter, extra=True) for box in well]
+            last += [own_attempt(box, plan.adapter, forced=True) for box in shut]
+        while last and self._crashed < MAX_CRASHES:
+            attempt = last.pop(0)
+            # A `base` step may have failed there meanwhile.
+            if not attempt.extra or attempt.box is None or attempt.box.name not in self._fallback.failed:
+                return attempt
+        return None
 
     def _may_retry(self) -> bool:
         if self._now >= self._own_until:

@@ -95,6 +95,10 @@ class Record:
         """The retry budget was spent: no other box was asked."""
         self._metrics.retries_denied.inc()
 
+    def asked_beyond_limits(self) -> None:
+        """Another box is asked in spite of the retry budget and the limit on attempts, as nothing else is left."""
+        self._metrics.attempts_beyond_limits.inc()
+
     def resolved(self, customer: CustomerPolicy, request: Request) -> None:
         """An alias was asked for, and stands for ``request.adapter`` this time."""
         self._metrics.alias_requests.inc(customer.name, request.model, request.adapter)

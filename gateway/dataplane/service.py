@@ -120,6 +120,8 @@ class Service:
             if attempt.number == 1 and attempt.reason is Reason.BACKEND_SATURATED:
                 denied(boxes, request.adapter, clock())
             call.attempts = attempt.number
+            if attempt.extra:
+                self._record.asked_beyond_limits()
             if isinstance(attempt.step, StaticStep):
                 self._books.withheld(customer, journey.tried)
                 await self._send_static(call, customer, request, attempt, attempt.step, send)

@@ -86,6 +86,12 @@ class GatewayMetrics:
         self.retries_denied = add(
             Counter("failsoft_retries_denied_total", "Further attempts that the retry budget did not allow.")
         )
+        self.attempts_beyond_limits = add(
+            Counter(
+                "failsoft_attempts_beyond_limits_total",
+                "Boxes asked in spite of retry budget and limit on attempts, as nothing else was left.",
+            )
+        )
         self.waiting = add(
             Gauge("failsoft_waiting", "Requests that wait for room at the boxes of a fleet.", ("fleet",))
         )

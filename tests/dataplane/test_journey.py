@@ -224,7 +224,92 @@ def test_fallback_never_leaves_only_the_own_adapter() -> None:
 
 def test_at_most_three_attempts_before_the_fallback() -> None:
     attempts = walk(journey(customer(HOSTED), *[FakeBox(str(i)) for i in range(9)]), ConnectError("refused"))
-    assert [a.kind for a in attempts] == ["own"] * 3 + ["provider"]
+    assert [a.kind for a in attempts][:4] == ["own"] * 3 + ["provider"]
+
+
+def test_where_no_fallback_is_left_healthy_boxes_beyond_the_third_are_asked() -> None:
+    five = [FakeBox(name) for name in "abcde"]
+    assert served_by(walk(journey(customer(), *five), ConnectError("refused"))) == [f"box:{name}" for name in "abcde"]
+    attempts = walk(journey(customer(HOSTED), *five), ConnectError("refused"))
+    assert served_by(attempts) == ["box:a", "box:b", "box:c", "provider:hosted", "box:d", "box:e"]
+    assert [one.extra for one in attempts] == [False] * 4 + [True] * 2
+    assert not any(one.forced or one.reason for one in attempts if one.kind == "own")
+
+
+def test_where_no_fallback_is_left_a_spent_retry_budget_keeps_nobody_from_a_healthy_box() -> None:
+    for steps, stream in (((), True), ((), False), ((HOSTED,), True)):
+        way = journey(customer(*steps), FakeBox("a"), FakeBox("b"), stream=stream, take_retry=lambda now: False)
+        attempts = walk(way, ConnectError("refused"))
+        hosted = ["provider:hosted"] if steps else []
+        assert served_by(attempts) == ["box:a", *hosted, "box:b"]
+        assert attempts[-1].extra
+        assert attempts[-1].until == 60.0, "nothing stands behind it"
+
+
+def test_of_boxes_beyond_the_limits_those_that_are_well_come_first_and_crowded_ones_never_for_a_low_priority() -> None:
+    boxes = [FakeBox("a"), FakeBox("b"), FakeBox("c"), full_box("d"), FakeBox("e"), FakeBox("f", down=OPEN_BREAKER)]
+    served = served_by(walk(journey(customer(), *boxes), ConnectError("refused")))
+    assert served == ["box:a", "box:b", "box:c", "box:e", "box:d", "box:f"]
+    low = replace(customer(), priority="low")
+    served = served_by(walk(journey(low, *boxes), ConnectError("refused")))
+    assert served == ["box:a", "box:b", "box:c", "box:e", "box:f"]
+
+
+def test_a_box_whose_base_failed_is_not_asked_for_the_adapter_beyond_the_limits() -> None:
+    way = journey(customer(BaseStep()), FakeBox("a"), FakeBox("b"), take_retry=lambda now: False)
+    assert served_by(walk(way, ConnectError("refused"))) == ["box:a", "base:b"]
+
+
+def test_who_has_taken_down_two_boxes_is_kept_from_those_beyond_the_limits() -> None:
+    attempts = walk(journey(customer(), *[FakeBox(str(i)) for i in range(9)]), ConnectionLost("eof"))
+    assert len(attempts) == MAX_CRASHES
+
+
+def test_a_slow_third_box_leaves_time_to_those_beyond_the_limits() -> None:
+    way = journey(customer(ttft_budget_s=2.0, deadline_s=10.0), *[FakeBox(name) for name in "abcd"])
+    now = 0.0
+    for _ in range(3):
+        attempt = way.next(now)
+        assert isinstance(attempt, Attempt)
+        assert attempt.until == now + 2.0
+        now = attempt.until
+        way.failed(attempt, UpstreamTimeout("silence"))
+    last = way.next(now)
+    assert isinstance(last, Attempt)
+    assert (last.served_by, last.until) == ("box:d", 10.0)
+
+
+OPEN_BREAKER = Reason.CIRCUIT_OPEN
+well = st.lists(st.sampled_from([None, None, Reason.CIRCUIT_OPEN]), min_size=1, max_size=8)
+
+
+@given(
+    steps=st.lists(st.sampled_from([HOSTED, OTHER]), max_size=2, unique=True),
+    boxes=well,
+    budget=st.lists(st.booleans(), min_size=8, max_size=8),
+    stream=st.booleans(),
+    data=st.data(),
+)
+def test_no_request_fails_while_a_box_that_may_be_asked_is_well(
+    steps: list[Step], boxes: list[Reason | None], budget: list[bool], stream: bool, data: st.DataObject
+) -> None:
+    """I1, whatever the retry budget and the number of boxes: all that fail do so fast, and kill nobody."""
+    allowed = iter(budget)
+    views = [FakeBox(str(i), down=down) for i, down in enumerate(boxes)]
+    good = data.draw(st.sampled_from([f"box:{box.name}" for box in views]))
+    way = journey(customer(*steps), *views, stream=stream, take_retry=lambda now: next(allowed, False))
+    asked: list[str] = []
+    while (attempt := way.next(0.0)) is not None:
+        assert isinstance(attempt, Attempt)
+        asked.append(attempt.served_by)
+        if attempt.served_by == good:
+            break
+        way.failed(attempt, ConnectError("refused"))
+    assert asked[-1] == good
+    assert len(asked) == len(set(asked)), "nobody is asked twice"
+    # The limit before the fallback stays.
+    before = asked.index("provider:hosted") if "provider:hosted" in asked else 0
+    assert before <= 3
 
 
 def test_a_request_that_may_kill_engines_meets_two_at_most() -> None:
@@ -235,7 +320,7 @@ def test_a_request_that_may_kill_engines_meets_two_at_most() -> None:
 
 def test_a_spent_retry_budget_goes_straight_to_the_fallback() -> None:
     way = journey(customer(HOSTED), FakeBox("a"), FakeBox("b"), take_retry=lambda now: False)
-    assert served_by(walk(way, ConnectError("refused"))) == ["box:a", "provider:hosted"]
+    assert served_by(walk(way, ConnectError("refused")))[:2] == ["box:a", "provider:hosted"]
 
 
 def test_fallback_steps_are_never_charged_to_the_retry_budget() -> None:
@@ -413,7 +498,7 @@ def test_every_way_ends_within_its_bounds(
         assert now < attempt.until <= policy.deadline_s or attempt.kind == "static"
         assert (attempt.reason is None) == (attempt.kind == "own")
         assert attempt.kind != "provider" or (attempt.forced == shut and not (shut and slow))
-        own += attempt.kind == "own" and not attempt.forced
+        own += attempt.kind == "own" and not attempt.forced and not attempt.extra
         if attempt.box is not None:
             assert crashes < MAX_CRASHES
             crashes += isinstance(error, ConnectionLost) or (isinstance(error, UpstreamStatus) and error.status == 500)

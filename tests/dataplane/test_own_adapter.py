@@ -169,3 +169,22 @@ async def test_a_stream_whose_last_bytes_never_come_is_whole_and_holds_nothing(
     plane = await serve([box])
     assert check_stream(await plane.raw().chat(ADAPTER)).whole
     await eventually(lambda: plane.idle)
+
+
+@pytest.mark.parametrize("retry_share", [1.0, 0.0])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_nobody_gets_an_error_while_one_box_of_five_is_well_and_there_is_no_fallback(
+    serve: ServePlane, boxes: list[Simulator], retry_share: float, stream: bool
+) -> None:
+    gone, beyond = "http://127.0.0.1:9", 0.0
+    # In each place, as which boxes are asked first is not ours to say here.
+    for place in range(5):
+        urls = [gone] * 5
+        urls[place] = boxes[0].url
+        plane = await serve(urls, options={"retry_share": retry_share})
+        answer = await plane.raw().chat(ADAPTER, stream=stream)
+        assert (answer.status, answer.headers["x-failsoft-served-by"]) == (200, f"box:{'abcde'[place]}")
+        assert "x-failsoft-degraded" not in answer.headers
+        beyond += plane.metrics.attempts_beyond_limits.value()
+    # In the places from the second, or from the fourth on, boxes are asked in spite of the limits.
+    assert beyond == (2 + 1 if retry_share else 4 + 3 + 2 + 1)
