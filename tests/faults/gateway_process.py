@@ -67,6 +67,10 @@ class GatewayProcess:
         """One provider of ``/admin/status``."""
         return next(provider for provider in self.status()["providers"] if provider["name"] == name)
 
+    def drill(self, customer: str) -> bool:
+        """Whether all that a customer's fallback asks answers."""
+        return bool(self._client().post("/admin/drills", json={"customer": customer}).json()["ok"])
+
     def metrics(self) -> str:
         """``/metrics``."""
         return self._client().get("/metrics").raise_for_status().text

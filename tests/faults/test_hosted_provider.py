@@ -190,3 +190,16 @@ async def test_a_request_that_wants_a_tool_call_gets_one_from_whoever_answers_an
         assert one.seen.violations == []
         assert one.recording.status == (200 if "provider" in one.customer.steps else 503)
         assert one.recording.status == 503 or one.seen.answered_by == "generic"
+
+
+async def test_failures_too_few_to_open_the_breaker_in_one_test_are_not_added_up_with_those_of_the_next(
+    house: House,
+) -> None:
+    """What would show nowhere, and have a test fail for what ran before it in the same house."""
+    for _ in range(2):
+        with house.broken(BOTH, REFUSED), house.broken(["hosted"], {"fault": "status", "status": 500}):
+            for _ in range(2):
+                assert (await house.ask(ACME)).served_by == "static"
+            assert provider_state(house) == "closed"
+        house.heal()
+        await house.calm()
