@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from gateway.dataplane.answers import request_error_body, unavailable_body
 from gateway.dataplane.body import discard_rest
 from gateway.dataplane.call import Call
@@ -18,6 +20,9 @@ RETRY_AFTER_S = 5
 JSON = b"application/json"
 
 
+NOT_SERVED = "The boxes of this model do not serve this endpoint."
+
+
 class MethodNotAllowed(RequestError):
     """A path that is served was asked in another way."""
 
@@ -29,13 +34,26 @@ class MethodNotAllowed(RequestError):
 async def pass_on(call: Call, error: UpstreamError, send: Send) -> None:
     """A box's verdict on the request itself goes back as it is."""
     headers = call.headers("none")
-    if isinstance(error, UpstreamStatus):
+    if isinstance(error, UpstreamStatus) and error.status == 404 and not is_envelope(error.body):
+        # In FastAPI's words, which no client of OpenAI's reads.
+        body = request_error_body(RequestError(404, NOT_SERVED, code="not_served"))
+        await send_whole(send, error.status, headers, JSON, body)
+    elif isinstance(error, UpstreamStatus):
         content_type = header_safe(error.content_type.decode("latin-1")) or JSON
         await send_whole(send, error.status, headers, content_type, error.body)
     elif isinstance(error, ErrorFrame) and error.status is not None:
         # It came as the first event of a 200, before anything was committed: it still gets its own status.
         body = error.body or request_error_body(RequestError(error.status, str(error)))
         await send_whole(send, error.status, headers, JSON, body)
+
+
+def is_envelope(body: bytes) -> bool:
+    """Whether an error's body is in OpenAI's shape."""
+    try:
+        said = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return isinstance(said, dict) and isinstance(said.get("error"), dict)
 
 
 async def give_up(call: Call, send: Send, tried: list[str], *, again: bool = False) -> None:

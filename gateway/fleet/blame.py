@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
+import msgspec
+
 from gateway.errors import (
     BoxEjected,
     ConnectError,
@@ -31,7 +33,7 @@ class Blame(Enum):
     NOBODY = auto()
     """Nothing: our own limit."""
     CLIENT = auto()
-    """The request was wrong; that the box could say so is a sign of life."""
+    """The request was wrong, or for what no box of its kind serves; that the box could say so is a sign of life."""
     LOAD = auto()
     """The box is full, which is not a failure."""
     PAIR = auto()
@@ -49,6 +51,8 @@ def blame(error: UpstreamError) -> Blame:
     if error.source == "gateway":
         return Blame.NOBODY
     if isinstance(error, UpstreamStatus):
+        if error.status == 404 and is_about_something_else(error.body):
+            return Blame.CLIENT
         busy = error.retry_after_s is not None or BUSY in error.body
         return _of_status(error.status, busy=busy)
     if isinstance(error, ErrorFrame) and error.status is not None:
@@ -56,6 +60,25 @@ def blame(error: UpstreamError) -> Blame:
     if isinstance(error, ConnectError) and not isinstance(error, ConnectTimeout):
         return Blame.BOX_REFUSES
     return Blame.BOX
+
+
+def is_about_something_else(body: bytes) -> bool:
+    """Whether a 404 with this body is about anything but the model: a route that the box has not, or what was named in
+    the request. vLLM 0.32 says of a model that it `does not exist`, with ``param: "model"``, and FastAPI of a route
+    ``{"detail": "Not Found"}``. What is not JSON comes from something in between, and says nothing of the sort.
+    """
+    try:
+        said = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    if not isinstance(said, dict):
+        return False
+    error = said.get("error", said)
+    if not isinstance(error, dict):
+        return False
+    message = error.get("message")
+    names_model = error.get("param") == "model" or error.get("code") == "model_not_found"
+    return not names_model and not (isinstance(message, str) and "model" in message and "does not exist" in message)
 
 
 def may_have_killed(error: UpstreamError) -> bool:

@@ -269,3 +269,25 @@ async def test_a_defect_of_ours_is_a_500_in_the_envelope_and_an_alarm(
     assert [alarm.kind for alarm in plane.alarms.current()] == ["internal_error"]
     await asyncio.sleep(0)
     assert plane.dataplane.in_flight == 0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b'{"detail":"Not Found"}', "not_served"),
+        (b'{"error":{"message":"Tool `x` was not found.","type":"NotFoundError","param":"tools","code":404}}', 404),
+    ],
+)
+async def test_a_404_that_is_not_about_the_model_is_passed_on_and_no_adapter_is_missing(
+    serve: ServePlane, scripted: StartScripted, hosted: Simulator, stream: bool, body: bytes, code: object
+) -> None:
+    box = await scripted(whole(body, status=404))
+    plane = await serve([box.url, box.url], provider_step(hosted.url))
+    for _ in range(4):
+        answer = await plane.raw().chat(ADAPTER, stream=stream)
+        assert judged(answer, 404)["code"] == code
+    assert len(box.requests) == 4, "no other box is asked"
+    assert hosted.admin.requests() == []
+    assert not plane.alarms.current()
+    assert all(box.condition(ADAPTER, 0.0) is None for box in plane.fleets.all())
