@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from gateway.accounts.account_store import AccountStore
-from gateway.accounts.accounts import Accounts
+from gateway.accounts.accounts import FIRST_EXCHANGE_S, Accounts
 from gateway.accounts.caps import Caps
 from gateway.accounts.view import AccountsView
 from gateway.control.app import ControlSources, create_control_app
@@ -55,10 +55,6 @@ from gateway.workers.port import address_of, listen, share
 from gateway.workers.watcher_box import WatcherBox
 
 log = logging.getLogger("failsoft")
-
-FIRST_EXCHANGE_S = 3.0
-"""To find out who else is there and what is left of limits, before requests are answered. Of a gateway that was killed
-it takes a second to tell (``gateway.accounts.others``)."""
 
 ASGIApp = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 

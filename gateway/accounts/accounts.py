@@ -29,6 +29,10 @@ from gateway.tasks import TaskSet
 
 log = logging.getLogger(__name__)
 
+FIRST_EXCHANGE_S = 3.0
+"""To find out who else is there and what is left of limits, before requests are answered. Of a process that was killed
+it takes a second to tell (``gateway.accounts.others``)."""
+
 FLUSH_S = 1.0
 """How often what was used is told, and what customers have spent is heard."""
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gateway.accounts.accounts import Accounts
+from gateway.accounts.accounts import FIRST_EXCHANGE_S, Accounts
 from gateway.dataplane.attempt import Asker
 from gateway.dataplane.collector import collect_rarely
 from gateway.dataplane.endpoint import DataPlane
@@ -176,6 +176,10 @@ class Worker:
             stopping = self._tasks.spawn(self._stopping.wait(), name="until told to stop")
             begun = self._tasks.spawn(self._begin.wait(), name="until told to begin")
             await asyncio.wait([stopping, begun], return_when=asyncio.FIRST_COMPLETED)
+            if not self._stopping.is_set():
+                # Those that a gateway left behind that was killed are known to be dead, and shared out, after a second.
+                settled = self._tasks.spawn(self._accounts.begun(FIRST_EXCHANGE_S), name="until limits are shared")
+                await asyncio.wait([stopping, settled], return_when=asyncio.FIRST_COMPLETED)
             if not self._stopping.is_set():
                 await self._serve(listeners, stopping)
         finally:

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.cli.served import Served
 from tests.faults.store_process import StoreProcess
 from tests.support.processes import Processes
@@ -95,15 +97,17 @@ async def test_two_gateways_hit_at_once_admit_what_the_limit_says_and_count_it_o
     assert [one.status for one in await two.first.crowd(6, stream=False)].count(200) <= 3
 
 
+@pytest.mark.parametrize("workers", ["1", "2", "3"])
 async def test_a_gateway_that_was_killed_and_is_started_again_lets_its_customers_in(
-    processes: Processes, tmp_path: Path, boxes: Boxes, redis: StoreProcess
+    processes: Processes, tmp_path: Path, boxes: Boxes, redis: StoreProcess, workers: str
 ) -> None:
     served = Served(processes, tmp_path, boxes["a"].url, boxes["b"].url)
-    served.customer("acme", limits={"requests_per_minute": LIMIT, "concurrency": 8})
-    process, url = await served.up("--redis", redis.url, env=ENV)
+    served.customer("acme", limits={"requests_per_minute": LIMIT, "concurrency": 24})
+    options = ("--redis", redis.url, "--workers", workers)
+    process, url = await served.up(*options, env=ENV)
     before = await Several(processes, process, url).crowd(6, stream=False)
     assert {answer.status for answer in before} == {200}
     process.kill()
-    process, url = await served.up("--redis", redis.url, env=ENV)
+    process, url = await served.up(*options, env=ENV)
     after = await Several(processes, process, url).crowd(8, stream=False)
     assert [answer.body for answer in after if answer.status != 200] == []
