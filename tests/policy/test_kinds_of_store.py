@@ -284,3 +284,108 @@ async def applies(store: PolicyStore, folder: Folder) -> bool:
     except StoreUnreachable:
         return False
     return True
+
+
+@pytest.mark.parametrize("how", ["by command", "its master is killed"])
+async def test_in_a_cluster_a_replica_that_is_promoted_is_followed(
+    how: str, kind: str, processes: Processes, tmp_path: Path, folder: Folder, follow: Follow, alarms: RecordedAlarms
+) -> None:
+    cluster = Cluster(processes, tmp_path, kind)
+    # Two more masters, whose votes promote it.
+    voters = [Cluster._node(processes, tmp_path, kind) for _ in range(2)]
+    master, replica = cluster.first, cluster.second
+    nodes = [master, replica, *voters]
+    for node in nodes:
+        await node.ready()
+    for node, slots in zip((master, *voters), ((0, 16381), (16382, 16382), (16383, 16383)), strict=True):
+        await node.ask("CLUSTER", "ADDSLOTSRANGE", *slots)
+    assert key_slot(KEYS[0].encode()) < 16382
+    for epoch, node in enumerate(nodes, start=1):
+        await node.ask("CLUSTER", "SET-CONFIG-EPOCH", epoch)
+    for node in nodes[1:]:
+        await node.ask("CLUSTER", "MEET", "127.0.0.1", master.port, master.bus_port)
+
+    async def all_met() -> bool:
+        states = [str(await node.ask("CLUSTER", "INFO")) for node in nodes]
+        return all("cluster_state:ok" in state and "cluster_known_nodes:4" in state for state in states)
+
+    await until(all_met)
+    await replica.ask("CLUSTER", "REPLICATE", await cluster.id(master))
+    await until(lambda: in_step(replica))
+
+    async def is_master() -> bool:
+        return bool((await replica.ask("INFO", "replication"))["role"] == "master")
+
+    async def masters_know_it() -> bool:
+        mine = await cluster.id(master)
+        found = [str(await node.ask("CLUSTER", "NODES")) for node in voters]
+        # As the client reads it, or as it is.
+        return all(f"'master_id': '{mine}'" in nodes or f"slave {mine}" in nodes for nodes in found)
+
+    await until(masters_know_it)
+
+    async def has_all() -> bool:
+        there = (await master.ask("INFO", "replication"))["master_repl_offset"]
+        return bool((await replica.ask("INFO", "replication"))["slave_repl_offset"] >= there)
+
+    # None that we name is the one with our slot.
+    url = f"redis+cluster://{voters[0].host},{voters[1].host}"
+    async with opened(url) as store:
+        await use_all_of_it(store, folder)
+        follower = await follow(redis_url=url)
+        assert (version(follower), follower.source) == (2, "store")
+        await until(has_all)
+        if how == "by command":
+            await replica.ask("CLUSTER", "FAILOVER")
+        else:
+            master.process.kill()
+        await until(is_master)
+        await until(lambda: applies(store, folder))
+        await eventually(lambda: version(follower) >= 3, within_s=20)
+        await eventually(lambda: "policy_store_away" not in alarms.kinds(), within_s=20)
+        assert await holds(replica, "{failsoft}:version:3")
+        if how == "by command":
+            # Who was the master is a replica now, and nobody writes there.
+            await until(lambda: in_step(master))
+    assert "policy_store_behind" not in alarms.kinds()
+
+
+async def test_a_sentinel_over_tls_names_primaries_over_tls(
+    processes: Processes, tmp_path: Path, folder: Folder, follow: Follow, alarms: RecordedAlarms
+) -> None:
+    kind = "redis"  # The embedded Valkey was built without TLS, which replication and Sentinel have to speak here.
+    authority = trustme.CA()
+    trusted, cert = tmp_path / "ca.pem", tmp_path / "server.pem"
+    authority.cert_pem.write_to_path(str(trusted))
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(cert))
+    files = {"tls_cert_file": cert, "tls_key_file": cert, "tls_ca_cert_file": trusted, "tls_auth_clients": "no"}
+    tls: dict[str, object] = {**files, "tls_replication": "yes"}
+    ports = free_port(), free_port(), free_port()
+    primary = RedisServer(processes, tmp_path, kind=kind, tls_port=ports[0], **tls)
+    await primary.ready()
+    replica = RedisServer(processes, tmp_path, kind=kind, tls_port=ports[1], replicaof=f"127.0.0.1 {ports[0]}", **tls)
+    await replica.ready()
+    await until(lambda: in_step(replica))
+    more = "".join(f"{name.replace('_', '-')} {value}\n" for name, value in {**tls, "tls_port": ports[2]}.items())
+    sentinel = Sentinel(processes, tmp_path, primary, kind=kind, primary_port=ports[0], more=more)
+    await sentinel.ready()
+    url = f"rediss+sentinel://127.0.0.1:{ports[2]}/failsoft?sentinel_password={sentinel.password}"
+
+    async def knows() -> bool:
+        found = str(await sentinel.ask("SENTINEL", "REPLICAS", "failsoft")).replace("b'", "'")
+        return str(ports[1]) in found and "master-link-status': 'ok'" in found
+
+    async with opened(f"{url}&ssl_ca_certs={trusted}") as store:
+        await use_all_of_it(store, folder)
+        follower = await follow(redis_url=f"{url}&ssl_ca_certs={trusted}")
+        assert (version(follower), follower.source) == (2, "store")
+        await until(knows)
+        primary.process.kill()
+        await until(lambda: applies(store, folder))
+        await eventually(lambda: version(follower) >= 3, within_s=20)
+        await eventually(lambda: "policy_store_away" not in alarms.kinds(), within_s=20)
+        assert await holds(replica, "{failsoft}:version:3")
+    # Who does not trust the authority believes no sentinel either.
+    async with opened(url) as store:
+        with pytest.raises(StoreUnreachable, match="nobody names the primary"):
+            await store.head()

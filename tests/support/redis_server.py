@@ -65,14 +65,24 @@ class Sentinel(RedisServer):
 
     password = "hush"
 
-    def __init__(self, processes: Processes, folder: Path, primary: RedisServer, *, kind: str = "valkey") -> None:
+    def __init__(
+        self,
+        processes: Processes,
+        folder: Path,
+        primary: RedisServer,
+        *,
+        kind: str = "valkey",
+        primary_port: int | None = None,
+        more: str = "",
+    ) -> None:
+        """``primary_port``: where it speaks to the primary, if not at its own; ``more``: lines of sentinel.conf."""
         self.port = free_port()
         self.host = f"127.0.0.1:{self.port}"
         self.url = f"redis://:{self.password}@{self.host}"
         config = folder / f"sentinel-{self.port}.conf"
         config.write_text(
             f"port {self.port}\nbind 127.0.0.1\nrequirepass {self.password}\n"
-            f"sentinel monitor failsoft 127.0.0.1 {primary.port} 1\n"
+            f"{more}sentinel monitor failsoft 127.0.0.1 {primary_port or primary.port} 1\n"
             "sentinel down-after-milliseconds failsoft 300\nsentinel failover-timeout failsoft 2000\n"
         )
         self.process = processes.command([binary(kind), str(config), "--sentinel"], name=f"sentinel-{self.port}")
