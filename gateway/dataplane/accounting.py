@@ -12,7 +12,8 @@ from gateway.accounts.usage import NANO, SYNTHETIC_DRILL
 from gateway.clock import Clock
 from gateway.dataplane.attempt import Answer
 from gateway.dataplane.call import Call
-from gateway.dataplane.journey import Attempt
+from gateway.dataplane.candidate import Attempt
+from gateway.dataplane.hired import Hired
 from gateway.dataplane.limits import Limited, rate_headers
 from gateway.dataplane.request import Request
 from gateway.observe.metrics import NOT_DEGRADED, GatewayMetrics
@@ -181,26 +182,6 @@ class Accounting:
         """The fixed text was given, which takes nothing."""
         reason = NOT_DEGRADED if attempt.reason is None else attempt.reason.value
         self._accounts.usage.cell(customer.name, "static", reason)[0] += 1
-
-
-class Hired:
-    """A request at a provider, counted there, and what it is reckoned to cost."""
-
-    __slots__ = ("_accounts", "_customer", "_reckoned", "_ticket")
-
-    def __init__(self, accounts: Accounts, customer: str, ticket: Ticket, reckoned: int) -> None:
-        self._accounts = accounts
-        self._customer = customer
-        self._ticket: Ticket | None = ticket
-        self._reckoned = reckoned
-        accounts.usage.reckon(customer, reckoned)
-
-    def release(self, now: float) -> None:
-        """It is there no more. What it really cost is counted elsewhere."""
-        if self._ticket is not None:
-            self._ticket.end(0, now)
-            self._ticket = None
-            self._accounts.usage.reckon(self._customer, -self._reckoned)
 
 
 def read_usage(usage: dict[str, Any]) -> tuple[int, int]:

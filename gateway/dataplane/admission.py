@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.dataplane.journey import Wait
+from gateway.dataplane.candidate import Wait
 from gateway.dataplane.request import Request
 from gateway.fleet.box import Box
 from gateway.fleet.permit import Permit

@@ -6,7 +6,7 @@ Thin I/O: what to try and for how long is :mod:`gateway.dataplane.journey`'s; wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,14 @@ import msgspec
 
 from gateway.clock import Clock, wall_s
 from gateway.dataplane.candidate import Attempt
+from gateway.dataplane.hired import Hired
 from gateway.dataplane.marks import Mark
 from gateway.dataplane.plain_guard import check_plain
 from gateway.dataplane.request import Request
 from gateway.dataplane.said import Said
 from gateway.dataplane.splice import Splice
 from gateway.dataplane.stream_guard import Reshape, StreamGuard
-from gateway.errors import FailsoftError, InternalFault, NotAdmitted, ProtocolError, UpstreamError
+from gateway.errors import FailsoftError, InternalFault, NotAdmitted, ProtocolError, UpstreamError, UpstreamTimeout
 from gateway.fleet.box import Box
 from gateway.fleet.hosted import Hosted
 from gateway.fleet.permit import Held, Permit
@@ -55,10 +56,21 @@ class Answer:
     """What a plain answer says that it took, as it says it."""
     said: Said | None = None
     """What a stream has told its client, where another box may have to go on from there."""
+    hired: Hired | None = None
+    """The place at a provider that it holds; to be given back when it has ended."""
     splice: Splice | None = None
     """Of one that goes on with another that broke off: ``breaks`` times, at the boxes ``broke_at``."""
     breaks: int = 0
     broke_at: frozenset[str] = frozenset()
+
+    def drop(self, now: float) -> None:
+        """Nobody wants it: its upstream is told by the end of the connection, and gives back what it held."""
+        if self.exchange is not None:
+            self.exchange.close()
+        if self.permit is not None:
+            self.permit.released()
+        if self.hired is not None:
+            self.hired.release(now)
 
     def abort(self, error: UpstreamError) -> None:
         """Have a stream break with ``error``; one that has come to its end already stays whole."""
@@ -73,14 +85,19 @@ class Asker:
         self._providers = providers
         self.hosted = hosted
 
-    async def ask(self, request: Request, attempt: Attempt, clock: Clock) -> Answer:
-        """The answer to ``attempt``, once it is committed. Raises :class:`UpstreamError` while it still is not."""
+    async def ask(
+        self, request: Request, attempt: Attempt, clock: Clock, on_overdue: Callable[[], float] | None = None
+    ) -> Answer:
+        """The answer to ``attempt``, once it is committed. Raises :class:`UpstreamError` while it still is not.
+
+        ``on_overdue``: asked, once it has been silent for its time, until when it may go on.
+        """
         try:
             step = attempt.step
             # What asks is made by a plain call: one more coroutine between here and the socket costs a microsecond.
             if isinstance(step, ProviderStep):
                 return await self._asking_provider(request, attempt, step, clock)
-            return await self._asking_box(request, attempt, clock)
+            return await self._asking_box(request, attempt, clock, on_overdue)
         except FailsoftError:
             raise
         except Exception as defect:
@@ -89,7 +106,9 @@ class Asker:
             log.exception("a defect in an attempt at %s", attempt.served_by)
             raise InternalFault(f"internal error ({type(defect).__name__})") from defect
 
-    def _asking_box(self, request: Request, attempt: Attempt, clock: Clock) -> Coroutine[Any, Any, Answer]:
+    def _asking_box(
+        self, request: Request, attempt: Attempt, clock: Clock, on_overdue: Callable[[], float] | None
+    ) -> Coroutine[Any, Any, Answer]:
         box = attempt.box
         if not isinstance(box, Box):
             raise TypeError(f"{attempt.kind} is no attempt at an upstream")
@@ -104,7 +123,7 @@ class Asker:
         head = box.head(request.path) + _request_id(request, attempt)
         permit = attempt.permit or _admitted(box, request, attempt, clock())
         return self._ask(
-            _Question(box.pool, head, body, base_model, None, box.pending), request, attempt, permit, clock
+            _Question(box.pool, head, body, base_model, None, box.pending, on_overdue), request, attempt, permit, clock
         )
 
     def _asking_provider(
@@ -134,6 +153,8 @@ class Asker:
             permit.failed(error, clock())
             raise
         except BaseException:
+            if attempt.outrun:
+                permit.failed(UpstreamTimeout("silent for its budget, and another target has answered"), clock())
             permit.released()
             raise
         permit.succeeded(clock())
@@ -154,6 +175,7 @@ class _Question:
     model: str
     shape: AnswerShape | None
     pending: set[Exchange] | None
+    on_overdue: Callable[[], float] | None = None
 
 
 async def _stream(question: _Question, request: Request, attempt: Attempt) -> Answer:
@@ -179,6 +201,7 @@ async def _stream(question: _Question, request: Request, attempt: Attempt) -> An
     except BaseException:
         exchange.close()
         raise
+    exchange.on_overdue = None
     if pending is not None:
         # From its commit on a stream is bounded by its stall time-out.
         pending.discard(exchange)
@@ -202,7 +225,9 @@ async def _plain(question: _Question, request: Request, attempt: Attempt) -> Ans
 
 
 async def _open(question: _Question, until: float) -> Exchange:
-    exchange = await question.pool.exchange(question.head, question.body, until, pending=question.pending)
+    exchange = await question.pool.exchange(
+        question.head, question.body, until, pending=question.pending, on_overdue=question.on_overdue
+    )
     if exchange.status == 200:
         return exchange
     try:

@@ -36,6 +36,8 @@ class Attempt:
     """Beyond the attempts and the retry budget that the own adapter has, as nothing else is left."""
     permit: Held | None = None
     """What it has been let in by, where it waited for that."""
+    outrun: bool = False
+    """It was silent, and is cancelled as another target has answered."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

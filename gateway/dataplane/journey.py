@@ -23,8 +23,6 @@ from gateway.fleet.blame import may_have_killed
 from gateway.fleet.permit import Held
 from gateway.policy.compiled import CustomerPolicy, StaticStep, Step
 
-__all__ = ["FALLBACK_RESERVE", "MAX_CRASHES", "Attempt", "Journey", "OtherVersion", "ProvidersView", "Wait"]
-
 FALLBACK_RESERVE = 1 / 3
 """Share of the deadline that the own adapter leaves to the fallback, where there is one."""
 
@@ -53,6 +51,7 @@ class Journey:
         "_fallback",
         "_first_reason",
         "_forced",
+        "_kept",
         "_last",
         "_missing",
         "_now",
@@ -115,11 +114,7 @@ class Journey:
         )
         self._own_index = 0
         self._last: list[Attempt] | None = None
-
-    @property
-    def deadline(self) -> float:
-        """Monotonic time by which the first content has to be out."""
-        return self._deadline
+        self._kept: Attempt | Wait | None = None
 
     @property
     def reason(self) -> Reason:
@@ -129,7 +124,8 @@ class Journey:
     def next(self, now: float) -> Attempt | Wait | None:
         """The next attempt, or what to wait for before it, or None when nothing is left to try, or no time."""
         self._now = now
-        while (candidate := self._next_candidate()) is not None:
+        while (candidate := self._kept or self._next_candidate()) is not None:
+            self._kept = None
             if isinstance(candidate, Wait):
                 return candidate
             until = self._limit(candidate, now)
@@ -137,6 +133,33 @@ class Journey:
             if until > now or candidate.kind == "static":
                 return self._start(candidate, until)
         return None
+
+    def beside(self, first: Attempt, now: float) -> Attempt | None:
+        """The next attempt while ``first``, at the own adapter, is still silent; None where nothing is to run beside.
+
+        What is to be waited for or takes no time of its own is kept (``has_kept``) for :meth:`next`.
+        """
+        self._now = now
+        self._first_reason = self._first_reason or Reason.TTFT_BUDGET
+        if first.box is not None:
+            self._fallback.failed.add(first.box.name)
+        candidate = self._kept or self._next_candidate()
+        if candidate is None:
+            return None
+        if isinstance(candidate, Wait) or candidate.kind == "static" or candidate.forced or candidate.extra:
+            self._kept = candidate
+            return None
+        return self._start(candidate, until) if (until := self._limit(candidate, now)) > now else None
+
+    @property
+    def has_kept(self) -> bool:
+        """Whether :meth:`beside` has found what is not to run beside another."""
+        return self._kept is not None
+
+    @property
+    def own_until(self) -> float:
+        """Monotonic time by which the own adapter has to have shown something, whoever is asked beside it."""
+        return self._own_until
 
     def waited(self, box: BoxView | None, permit: Held | None = None) -> None:
         """A :class:`Wait` is over: ``box`` let the request in with ``permit``, or None did in time."""

@@ -120,6 +120,10 @@ class Record:
         """The answer's last byte was handed over."""
         self._metrics.request_seconds.observe(after_s, KINDS[answer.attempt.kind])
 
+    def raced(self, winner: str) -> None:
+        """A silent attempt had another one beside it."""
+        self._metrics.races.inc(winner)
+
     def resumed(self, customer: CustomerPolicy, broken: Answer, rest: Answer, error: UpstreamError) -> None:
         """A stream broke, and goes on elsewhere."""
         self._metrics.stream_resumes.inc(customer.name, "resumed")

@@ -1,4 +1,5 @@
-"""The retry budget: 20 % of requests plus 10 a second, so that a sick fleet is not asked twice for everything.
+"""Budgets for asking twice: retries 20 % of requests plus 10 a second, races half of that, so that a sick fleet is not
+asked twice for everything, nor a slow one doubled.
 
 After Finagle's (`RetryBudget`: a share of requests deposited, a minimum a second beside it). Pure: the clock is handed
 in. Fallback steps are never charged to it.
@@ -9,6 +10,8 @@ from __future__ import annotations
 REQUESTS_PER_RETRY = 5
 """The other way round: 20 % of requests."""
 PER_SECOND = 10.0
+REQUESTS_PER_RACE = 10
+RACES_PER_SECOND = 5.0
 SHARE_CAP = 500
 """Requests whose share may be saved up, so that a long quiet stretch allows no storm."""
 
@@ -16,12 +19,20 @@ SHARE_CAP = 500
 class RetryBudget:
     """Two buckets: one that fills with requests, one that fills with time."""
 
-    __slots__ = ("_at", "_from_time", "_per_second", "_requests")
+    __slots__ = ("_at", "_from_time", "_per_second", "_requests", "_requests_each")
 
-    def __init__(self, now: float, *, share: float = 1.0) -> None:
-        """``share``: of what comes by time, where several processes share it."""
+    def __init__(
+        self,
+        now: float,
+        *,
+        share: float = 1.0,
+        per_second: float = PER_SECOND,
+        requests_each: int = REQUESTS_PER_RETRY,
+    ) -> None:
+        """``share``: of what comes by time, where several processes share it. ``requests_each`` allow one more."""
         self._requests = 0
-        self._per_second = self._from_time = PER_SECOND * share
+        self._per_second = self._from_time = per_second * share
+        self._requests_each = requests_each
         self._at = now
 
     def request(self) -> None:
@@ -34,7 +45,7 @@ class RetryBudget:
 
     def left(self, now: float) -> int:
         """How many retries would be allowed now, one after the other; takes none."""
-        return int(self._filled(now)) + self._requests // REQUESTS_PER_RETRY
+        return int(self._filled(now)) + self._requests // self._requests_each
 
     def take(self, now: float) -> bool:
         """Whether one more retry is within the budget; takes it if so."""
@@ -43,8 +54,8 @@ class RetryBudget:
         if self._from_time >= 1:
             self._from_time -= 1
             return True
-        if self._requests >= REQUESTS_PER_RETRY:
-            self._requests -= REQUESTS_PER_RETRY
+        if self._requests >= self._requests_each:
+            self._requests -= self._requests_each
             return True
         return False
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from typing import Any
 
 from gateway.clock import wall_s
 from gateway.dataplane.accounting import FULL, Accounting
@@ -21,14 +23,15 @@ from gateway.dataplane.drill_share import DrillShare
 from gateway.dataplane.explain import Document, explain
 from gateway.dataplane.journey import Journey, OtherVersion
 from gateway.dataplane.marks import Mark
+from gateway.dataplane.racing import ClientsMistake, Race
 from gateway.dataplane.record import Record
 from gateway.dataplane.refusals import JSON, give_up, pass_on
 from gateway.dataplane.relay import Send, read_end, relay_stream, send_whole, start_of_stream
 from gateway.dataplane.request import Request
 from gateway.dataplane.resuming import Resumer
-from gateway.dataplane.retry_budget import RetryBudget
+from gateway.dataplane.retry_budget import RACES_PER_SECOND, REQUESTS_PER_RACE, RetryBudget
 from gateway.dataplane.verdict import is_clients_mistake
-from gateway.errors import NotAdmitted, Reason, UpstreamError
+from gateway.errors import NotAdmitted, Reason, UpstreamError, UpstreamTimeout
 from gateway.fleet.box import Box
 from gateway.fleet.fleet import Fleets
 from gateway.orders.forced import Forced
@@ -57,6 +60,7 @@ class Service:
         self._forced = forced
         self._drills = drills
         self._budget = RetryBudget(0.0, share=retry_share)
+        self._races = RetryBudget(0.0, share=retry_share, per_second=RACES_PER_SECOND, requests_each=REQUESTS_PER_RACE)
         self._resumer = Resumer(fleets)
         self.admission = Admission()
 
@@ -83,6 +87,7 @@ class Service:
         clock = call.clock
         began = clock()
         self._budget.request()
+        self._races.request()
         if request.is_retry:
             self._budget.spent_elsewhere(began)
         terms = customer
@@ -126,35 +131,94 @@ class Service:
                 self._books.withheld(customer, journey.tried)
                 await self._send_static(call, customer, request, attempt, attempt.step, send)
                 return
-            hired = None
-            if isinstance(attempt.step, ProviderStep):
-                hired = await self._books.at_provider(call, customer, request, attempt.step)
-                if hired is None:
-                    journey.failed(attempt, NotAdmitted(FULL))
-                    continue
             try:
-                try:
-                    answer = await self._asker.ask(request, attempt, clock)
-                except UpstreamError as error:
-                    journey.failed(attempt, error)
-                    final = attempt.box is not None and is_clients_mistake(error)
-                    self._record.attempt_failed(customer, attempt, error, final=final)
-                    if final:
-                        await pass_on(call, error, send)
-                        self._record.refused(customer)
-                        return
-                    continue
-                if journey.tried:
-                    self._books.withheld(customer, journey.tried)
-                await self._relay(call, customer, request, answer, began, send)
+                answer = await self._attempt(call, customer, request, attempt, journey)
+            except ClientsMistake as mistake:
+                await pass_on(call, mistake.error, send)
+                self._record.refused(customer)
                 return
-            finally:
-                if hired is not None:
-                    hired.release(clock())
+            if answer is None:
+                continue
+            call.attempts = journey.started
+            if journey.tried:
+                self._books.withheld(customer, journey.tried)
+            await self._relay(call, customer, request, answer, began, send)
+            return
         self._books.withheld(customer, journey.tried)
         call.attempts = journey.started
         self._record.unavailable(customer, journey)
         await give_up(call, send, journey.tried)
+
+    async def _attempt(
+        self, call: Call, customer: CustomerPolicy, request: Request, attempt: Attempt, journey: Journey
+    ) -> Answer | None:
+        """The answer to one attempt, or to one that was made beside it; None where there was none. Raises
+        ClientsMistake."""
+
+        def ask(beside: Attempt) -> Coroutine[Any, Any, Answer]:
+            return self._ask(call, customer, request, beside, journey)
+
+        if attempt.kind != "own" or not request.stream or attempt.forced:
+            try:
+                return await ask(attempt)
+            except UpstreamError:
+                return None
+        race = Race(call.task, attempt, journey, ask, now=call.clock, may_begin=self._races.take)
+        try:
+            answer = await self._ask(call, customer, request, attempt, journey, race.overdue)
+            race.won_by_first()
+            return answer
+        except UpstreamError:
+            return await race.second() if race.began else None
+        except asyncio.CancelledError:
+            if not race.decided or call.ended_by is not None:
+                raise
+            call.task.uncancel()
+            self._failed(customer, attempt, UpstreamTimeout("silent for its budget"), journey)
+            return await race.second()
+        finally:
+            if race.began:
+                self._record.raced(race.winner)
+                await race.close()
+
+    async def _ask(
+        self,
+        call: Call,
+        customer: CustomerPolicy,
+        request: Request,
+        attempt: Attempt,
+        journey: Journey,
+        on_overdue: Callable[[], float] | None = None,
+    ) -> Answer:
+        """Ask one target. Of an UpstreamError that this raises, the journey was told. Raises ClientsMistake, too."""
+        hired = None
+        if isinstance(attempt.step, ProviderStep):
+            hired = await self._books.at_provider(call, customer, request, attempt.step)
+            if hired is None:
+                error = NotAdmitted(FULL)
+                journey.failed(attempt, error)
+                raise error
+        try:
+            answer = await self._asker.ask(request, attempt, call.clock, on_overdue)
+        except UpstreamError as error:
+            if hired is not None:
+                hired.release(call.clock())
+            self._failed(customer, attempt, error, journey)
+            raise
+        except BaseException:
+            if hired is not None:
+                hired.release(call.clock())
+            raise
+        answer.hired = hired
+        return answer
+
+    def _failed(self, customer: CustomerPolicy, attempt: Attempt, error: UpstreamError, journey: Journey) -> None:
+        """Raises ClientsMistake where that is what the error says."""
+        journey.failed(attempt, error)
+        final = attempt.box is not None and is_clients_mistake(error)
+        self._record.attempt_failed(customer, attempt, error, final=final)
+        if final:
+            raise ClientsMistake(error) from error
 
     def _other_versions(self, customer: CustomerPolicy, request: Request) -> OtherVersion:
         left = iter(request.others)
@@ -240,6 +304,8 @@ class Service:
                 exchange.close()
             if permit is not None:
                 permit.released()
+            if answer.hired is not None:
+                answer.hired.release(clock())
             if not settled:
                 call.over(self._books.answered(customer, request, answer))
 

@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 
 from gateway.clock import Clock
-from gateway.dataplane.accounting import FULL, Accounting, Hired
+from gateway.dataplane.accounting import FULL, Accounting
 from gateway.dataplane.attempt import Answer, Asker
 from gateway.dataplane.candidate import Attempt
+from gateway.dataplane.hired import Hired
 from gateway.dataplane.request import Request
 from gateway.drills.target import Target
 from gateway.errors import FailsoftError, ProtocolError, Reason, TooLarge, UpstreamError

@@ -71,6 +71,13 @@ class GatewayMetrics:
             )
         )
         self.in_flight = add(Gauge("failsoft_in_flight", "Requests being answered now.", summed=True))
+        self.races = add(
+            Counter(
+                "failsoft_races_total",
+                "Streams silent for their ttft_budget that had another target asked beside: who answered first.",
+                ("winner",),
+            )
+        )
         self.stream_resumes = add(
             Counter(
                 "failsoft_stream_resumes_total",

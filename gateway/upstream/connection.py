@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 from gateway.upstream.exchange import Exchange
@@ -58,9 +59,16 @@ class Connection(asyncio.Protocol):
 
     # What the pool and the exchange use.
 
-    def start(self, request: bytes, until: float, pending: set[Exchange] | None = None) -> Exchange:
+    def start(
+        self,
+        request: bytes,
+        until: float,
+        pending: set[Exchange] | None = None,
+        on_overdue: Callable[[], float] | None = None,
+    ) -> Exchange:
         """Send ``request`` (all of it) and begin to take its answer; ``pending`` as in :meth:`Pool.exchange`."""
         self.exchange = exchange = Exchange(self, until, pending)
+        exchange.on_overdue = on_overdue
         self.transport.write(request)
         return exchange
 

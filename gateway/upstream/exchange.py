@@ -7,6 +7,7 @@ answer can leak into the next one on the same connection. Everything here runs o
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -49,11 +50,14 @@ class Exchange:
         "_size",
         "_until",
         "_waiter",
+        "on_overdue",
         "status",
     )
 
     def __init__(self, connection: Connection, until: float, pending: set[Exchange] | None = None) -> None:
         self.status = 0
+        self.on_overdue: Callable[[], float] | None = None
+        """Asked once, when a wait goes past ``until``, until when to wait on; the past is no later time."""
         self._pending = pending
         if pending is not None:
             pending.add(self)
@@ -223,7 +227,11 @@ class Exchange:
         return self._waiter is not None
 
     def expire(self) -> None:
-        """End a wait that went past ``until``."""
+        """End a wait that went past ``until``, unless somebody says that it may last longer."""
+        ask, self.on_overdue = self.on_overdue, None
+        if ask is not None and (until := ask()) > self._until:
+            self.until = until
+            return
         self.fail(UpstreamTimeout("silence in the body" if self.status else "no answer in time"))
 
     def fail(self, error: UpstreamError) -> None:

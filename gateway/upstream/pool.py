@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 
 from gateway.errors import (
     ConnectError,
@@ -85,7 +86,13 @@ class Pool:
         return self._open - len(self._idle)
 
     async def exchange(
-        self, head: bytes, body: bytes, until: float, *, pending: set[Exchange] | None = None
+        self,
+        head: bytes,
+        body: bytes,
+        until: float,
+        *,
+        pending: set[Exchange] | None = None,
+        on_overdue: Callable[[], float] | None = None,
     ) -> Exchange:
         """Send a request and wait for the header block of its answer.
 
@@ -94,7 +101,7 @@ class Pool:
         answers have a body (not HEAD or CONNECT).
 
         ``pending``: holds the exchange from when the request is sent until the answer is complete or has failed, so
-        that somebody else can ``abort`` it while it waits.
+        that somebody else can ``abort`` it while it waits. ``on_overdue``: see :class:`Exchange`.
 
         A request that dies on a reused connection before any byte of an answer is sent once more on a fresh one: the
         server had closed the idle connection just as it was being reused, or there is no server any more.
@@ -116,7 +123,7 @@ class Pool:
         lost: ConnectionLost | None = None
         connection = self._take(now)
         if connection is not None:
-            exchange = connection.start(request, until, pending)
+            exchange = connection.start(request, until, pending, on_overdue)
             try:
                 await exchange.answered()
             except ConnectionLost as error:
@@ -132,7 +139,7 @@ class Pool:
             if lost is not None and type(error) is ConnectError and isinstance(error.__cause__, OSError):
                 raise ServerGone(f"{lost}; then {error}") from error
             raise
-        exchange = connection.start(request, until, pending)
+        exchange = connection.start(request, until, pending, on_overdue)
         await exchange.answered()
         return exchange
 
