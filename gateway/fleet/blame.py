@@ -74,7 +74,7 @@ def is_about_something_else(body: bytes) -> bool:
     if not isinstance(said, dict):
         return False
     error = said.get("error", said)
-    if not isinstance(error, dict):
+    if not isinstance(error, dict) or not error.keys() & {"message", "detail"}:
         return False
     message = error.get("message")
     names_model = error.get("param") == "model" or error.get("code") == "model_not_found"

@@ -43,6 +43,7 @@ CASES: list[tuple[UpstreamError, Blame]] = [
     (UpstreamStatus(404, b'{"detail": "Not Found"}'), Blame.CLIENT),
     (UpstreamStatus(404, b'{"error": {"message": "Response with id \'r\' not found.", "param": "id"}}'), Blame.CLIENT),
     (UpstreamStatus(404, b"[1]"), Blame.PAIR),
+    (UpstreamStatus(404, b"{}"), Blame.PAIR),
     (UpstreamStatus(404, b'{"error": "Not Found"}'), Blame.PAIR),
     (ErrorFrame("no such model", status=404), Blame.PAIR),
     (UpstreamStatus(429), Blame.LOAD),
