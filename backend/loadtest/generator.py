@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from backend.loadtest.answer_reader import AnswerReader
 from backend.loadtest.client import Address, Client
-from backend.loadtest.question import question
+from backend.loadtest.question import body_of, question, words
 from backend.loadtest.sample import Sample
 from backend.traffic.arrival import Arrival
 from gateway.tasks import TaskSet
@@ -62,7 +61,7 @@ class Generator:
         self._keys = keys
         self._at_once = at_once
         self._exact_output = exact_output
-        self._words = random.Random(f"{seed} words")  # noqa: S311 - prompts are no secret
+        self._words = words(seed)
         self._client = Client(address, patience_s=patience_s)
         self._tasks = TaskSet()
         self._began_s = 0.0
@@ -124,14 +123,9 @@ class Generator:
         self._tasks.spawn(self._ask(arrival), name="a request of the load test")
 
     async def _ask(self, arrival: Arrival) -> None:
-        request = question(
-            arrival,
-            key=self._keys[arrival.customer],
-            host=self._address.name,
-            path=self._address.path,
-            chance=self._words,
-            exact_output=self._exact_output,
-        )
+        body = body_of(arrival, self._words, exact_output=self._exact_output)
+        key, address = self._keys[arrival.customer], self._address
+        request = question(body, key=key, host=address.name, path=address.path)
         sent_s = self._tick()
         try:
             reader = await self._client.ask(request, streamed=arrival.streamed)

@@ -23,15 +23,18 @@ reason research girl guy moment air teacher force order food land paper music fi
 WORDS: Final = tuple(_WORDS.split())
 
 
+def words(seed: int) -> random.Random:
+    """Where a run's prompts come from: the same seed, the same prompts in the order in which requests are due."""
+    return random.Random(f"{seed} words")  # noqa: S311 - prompts are no secret
+
+
 def prompt_of(tokens: int, chance: random.Random) -> str:
     """About ``tokens`` tokens of text."""
     return " ".join(chance.choices(WORDS, k=tokens))
 
 
-def question(
-    arrival: Arrival, *, key: str, host: str, path: str, chance: random.Random, exact_output: bool = True
-) -> bytes:
-    """One HTTP/1.1 request for a chat completion.
+def body_of(arrival: Arrival, chance: random.Random, *, exact_output: bool = True) -> dict[str, object]:
+    """The JSON of a chat completion's request.
 
     ``exact_output`` asks for exactly ``arrival.output_tokens`` with ``ignore_eos``, which is vLLM's own field: the
     gateway takes it out for providers.
@@ -45,6 +48,11 @@ def question(
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     if exact_output:
         body["ignore_eos"] = True
+    return body
+
+
+def question(body: dict[str, object], *, key: str, host: str, path: str) -> bytes:
+    """One HTTP/1.1 request."""
     content = msgspec.json.encode(body)
     head = (
         f"POST {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {key}\r\n"

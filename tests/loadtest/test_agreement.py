@@ -1,0 +1,18 @@
+"""An independent client measures on the same trace what ours does."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.agreement import aiperf, compare
+from bench.servers import Skipped
+
+
+@pytest.mark.timeout(300)
+def test_aiperf_agrees_within_five_per_cent() -> None:
+    try:
+        program = aiperf(install=False)
+    except Skipped as why:
+        pytest.skip(str(why))
+    verdicts = compare(program, requests=60, rounds=1)
+    assert {one.name: one for one in verdicts if one.off > 0.05} == {}
