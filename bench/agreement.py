@@ -153,7 +153,7 @@ def _write_tokenizer(hub: Path) -> None:
 def _box(folder: Path) -> Server:
     port = free_port()
     command = [sys.executable, "-m", "backend.simulator", "--port", str(port), "--adapter", MODEL]
-    command += ["--ttft-ms", "200", "--itl-ms", "20", "--tokens", "100"]
+    command += ["--ttft-ms", "500", "--itl-ms", "25", "--tokens", "100"]
     return start("box", command, port, "/health", folder)
 
 

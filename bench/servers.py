@@ -77,6 +77,26 @@ def start_failsoft(folder: Path, upstreams: list[str], key: str, *options: str, 
     return start(name, command, port, "/readyz", folder)
 
 
+def start_gateway(folder: Path, upstreams: list[str], customers: dict[str, str]) -> Server:
+    """The gateway before so many boxes, with no fallback. ``customers``: each one's adapter; its key is key-NAME."""
+    policies = folder / "policies"
+    (policies / "customers").mkdir(parents=True)
+    boxes = "\n".join(
+        f'      box-{n}: {{url: "{url}", max_loras: 8, max_cpu_loras: 64}}' for n, url in enumerate(upstreams)
+    )
+    (policies / "fleet.yaml").write_text(f"fleets:\n  main:\n    base_model: base\n    boxes:\n{boxes}\n")
+    (policies / "defaults.yaml").write_text("defaults:\n  fallback: []\n")
+    for customer, adapter in customers.items():
+        (policies / "customers" / f"{customer}.yaml").write_text(
+            f"customer: {customer}\nadapters: [{adapter}]\n"
+            f'api_keys: ["sha256:{hashlib.sha256(f"key-{customer}".encode()).hexdigest()}"]\n'
+        )
+    port = free_port()
+    command = [sys.executable, "-m", "gateway.cli", "serve", "--policies", str(policies)]
+    command += ["--state", str(folder / "state"), "--port", str(port)]
+    return start("gateway", command, port, "/readyz", folder)
+
+
 def start_router(folder: Path, upstreams: list[str]) -> Server:
     """vllm-router, round robin over the same upstreams, its request log off. Raises Skipped."""
     program = ROUTER_VENV / "bin" / "vllm-router"

@@ -28,17 +28,18 @@ class CostModel:
     adapter_mb: float = 42.0
     boxes: int | None = None
 
-    def assumptions(self, boxes: int, adapters: int) -> list[str]:
+    def assumptions(self, boxes: int, adapters: int, *, alone: bool) -> list[str]:
         """In sentences."""
         return [
             f"A GPU costs {self.gpu_usd_per_month:,.0f} USD a month, busy or idle; nothing else is counted (no people, "
             "no network, no hosted provider).",
             f"The shared fleet is {boxes} {'box' if boxes == 1 else 'boxes'} of {self.gpus_per_box} GPU; apart, each "
-            f"of the {adapters} adapters that were asked for has a deployment of {self.gpus_per_deployment} GPU, with "
+            f"of the {adapters} adapters has a deployment of {self.gpus_per_deployment} GPU, with "
             "one replica and no spare.",
             f"The base takes {self.base_gb:g} GB in memory, an adapter {self.adapter_mb:g} MB.",
-            "Separate deployments were not run, unless a report of one is given (--beside): cells without a figure "
-            "were not measured.",
+            "Figures of a separate deployment are of one that was measured (--beside), with the traffic that it had."
+            if alone
+            else "No separate deployment was measured (--beside), so it has no figures.",
         ]
 
 
@@ -51,7 +52,7 @@ def boxes_seen(report: Document) -> int:
 def table(report: Document, model: CostModel, beside: Document | None = None) -> Document:
     """``{"columns", "rows", "assumptions"}``. ``beside``: a report of a run against one standalone deployment."""
     boxes = model.boxes or max(boxes_seen(report), 1)
-    adapters = report["overall"]["models"]
+    adapters = report["run"].get("adapters") or report["overall"]["models"]
     apart_gpus, shared_gpus = adapters * model.gpus_per_deployment, boxes * model.gpus_per_box
     per_box = report["overall"]["output_tokens_per_s"] / boxes
     swaps = report["swaps"]
@@ -70,7 +71,7 @@ def table(report: Document, model: CostModel, beside: Document | None = None) ->
     return {
         "columns": ["", f"{adapters} deployments", f"{boxes} {'box' if boxes == 1 else 'boxes'}, shared"],
         "rows": [list(row) for row in rows],
-        "assumptions": model.assumptions(boxes, adapters),
+        "assumptions": model.assumptions(boxes, adapters, alone=beside is not None),
     }
 
 

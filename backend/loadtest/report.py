@@ -112,7 +112,9 @@ def client(run: Run, samples: Sequence[Sample]) -> Document:
     late_p99_s = quantile(late, 0.99) if late else 0.0
     warnings = []
     if late_p99_s > LATE_S:
-        warnings.append(f"1 in 100 requests left over {late_p99_s * 1000:.0f} ms late: the client was the bottleneck")
+        warnings.append(
+            f"1 in 100 requests left over {late_p99_s * 1000:.0f} ms late: the client or its machine was the bottleneck"
+        )
     if run.cpu_share > CPU_SHARE:
         warnings.append(f"the client took {run.cpu_share:.0%} of its core: what it measured includes its own queue")
     if unsent := sum(sample.error == "not sent: too many in flight" for sample in samples):

@@ -78,7 +78,8 @@ def between(before: Look, after: Look, gateway: str) -> Counted:
     if gateway in pages:
         first, last = pages[gateway]
         boxes = {box for name, box in last if name in (SWAPS, SLOTS)}
-        swaps = {box: _growth(first, last, SWAPS, box) for box in sorted(boxes)}
+        if boxes:  # else it is not a gateway's
+            swaps = {box: _growth(first, last, SWAPS, box) for box in sorted(boxes)}
     engines = {
         url: {
             "output_tokens": _growth(first, last, TOKENS),

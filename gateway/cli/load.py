@@ -27,7 +27,7 @@ from backend.loadtest.report import Window, report
 from backend.loadtest.scrape import Look, between, look
 from backend.traffic.arrival import Arrival
 from backend.traffic.mix import TrafficMix
-from backend.traffic.population import NobodyToAsk, population
+from backend.traffic.population import Asker, NobodyToAsk, population
 from backend.traffic.read import TrafficError
 from backend.traffic.schedule import schedule
 from backend.traffic.trace import read_trace, write_trace
@@ -210,9 +210,11 @@ async def _perform(settings: Settings, screen: LoadScreen) -> tuple[dict[str, An
     """The run and its report. Raises GatewaySilent, KeyRefused or NobodyToAsk."""
     await reach(settings.url)
     credentials, mix = settings.inputs.credentials, settings.mix
+    askers: Sequence[Asker] = ()
     if settings.replay is None:
         known = await models_of(settings.url, _asked(credentials, mix))
-        arrivals: Sequence[Arrival] = schedule(mix, askers=population(mix, known))
+        askers = population(mix, known)
+        arrivals: Sequence[Arrival] = schedule(mix, askers=askers)
         end_s = mix.length_s
     else:
         arrivals = settings.replay
@@ -235,7 +237,7 @@ async def _perform(settings: Settings, screen: LoadScreen) -> tuple[dict[str, An
         Window(settings.warm_up_s, max(end_s, settings.warm_up_s + 1e-3)),
         settings.inputs.budgets,
         between(before, after, settings.metrics),
-        _about(settings, began),
+        {**_about(settings, began), "adapters": len({one.model for one in askers or arrivals})},
     )
     return document, arrivals
 

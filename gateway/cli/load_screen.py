@@ -24,6 +24,7 @@ Document = dict[str, Any]
 EVERY_S = 0.25
 RECENT = 200
 """Answers behind the figures of the moving line."""
+WIDE = 120
 CUSTOMERS = 15
 """Shown; JSON and HTML have all."""
 
@@ -80,7 +81,7 @@ def moving_line(running: Running) -> str:
 
 def show_report(document: Document) -> None:
     """The report, on standard output."""
-    console = Console(highlight=False, emoji=False)
+    console = _console()
     run, overall = document["run"], document["overall"]
     console.print(
         f"\n[bold]{overall['requests']:,} requests[/] to {escape(run['url'])} in {run['measured_s']:.1f} s, "
@@ -104,7 +105,7 @@ def show_report(document: Document) -> None:
 
 def show_comparison(found: Iterable[Difference], cautions: Iterable[str]) -> None:
     """Overall whole; of customers only what moved."""
-    console = Console(highlight=False, emoji=False)
+    console = _console()
     for caution in cautions:
         console.print(f"[yellow]caution:[/] {escape(caution)}", soft_wrap=True)
     table = Table("", "", "before", "after", "change", "")
@@ -115,6 +116,13 @@ def show_comparison(found: Iterable[Difference], cautions: Iterable[str]) -> Non
         cells = [one.scope, one.name, _figure(one, one.before), _figure(one, one.after), _change(one), one.verdict]
         table.add_row(*map(escape, cells), style=styles[one.verdict])
     console.print(table)
+
+
+def _console() -> Console:
+    console = Console(highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = WIDE  # a file has no width, and rich would take it for a narrow terminal
+    return console
 
 
 def _latencies(document: Document) -> Table:
@@ -155,6 +163,12 @@ def _counts(console: Console, document: Document) -> None:
         console.print(
             f"{escape(name)}: {one['answers']:,} answers of {one['models']} models, "
             f"{one['output_tokens_per_s']:,.1f} output tokens/s",
+            soft_wrap=True,
+        )
+    for url, engine in document["engines"].items():
+        console.print(
+            f"{escape(url)}, by its own count: {engine['output_tokens']:,} output tokens, "
+            f"{engine['preemptions']:,} preemptions",
             soft_wrap=True,
         )
     console.print(

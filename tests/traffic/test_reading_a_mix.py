@@ -68,3 +68,9 @@ def test_a_file_that_is_no_yaml_or_is_not_there_is_named(tmp_path: Path) -> None
     for path in (tmp_path / "t.yaml", tmp_path / "none.yaml"):
         with pytest.raises(TrafficError, match=path.name):
             read_mix(path)
+
+
+def test_the_example_in_the_docs_is_valid() -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "evidence.md").read_text()
+    example = page.partition("```yaml\n# traffic.yaml")[2].partition("```")[0]
+    assert mix_from("#" + example, "docs/evidence.md").bursts[0].adapters == 12
