@@ -107,6 +107,10 @@ def load(
     if context.invoked_subcommand is not None:
         return
     screen = LoadScreen()
+    if trace is not None and (traffic, rate, duration) != (None, None, None):
+        raise typer.BadParameter(
+            "has its own times and requests: leave out --traffic, --rate and --duration", param_hint="--trace"
+        )
     try:
         address_url, credentials, demo_policies = find(url, keys, os.environ)
         mix = changed(traffic, rate=rate, duration=duration, warm_up=warm_up, seed=seed)
@@ -230,8 +234,11 @@ async def _perform(settings: Settings, screen: LoadScreen) -> tuple[dict[str, An
         exact_output=settings.exact_output,
         seed=mix.seed,
     )
+    screen.begins(settings.url, len(arrivals), end_s)
     began = wall_s()
     run, before, after = await _measured(generator, arrivals, settings, screen)
+    if run.interrupted:
+        end_s = min(end_s, generator.progress.now_s)
     document = report(
         run,
         Window(settings.warm_up_s, max(end_s, settings.warm_up_s + 1e-3)),

@@ -40,6 +40,11 @@ class LoadScreen:
         self._console.print(escape(f"failsoft: {message}"), soft_wrap=True)
         return typer.Exit(code)
 
+    def begins(self, url: str, requests: int, length_s: float) -> None:
+        """What is about to happen."""
+        line = f"sending {requests:,} requests to {url} over {length_s:.0f} s; Ctrl-C ends it and reports what was sent"
+        self._console.print(escape(line), style="dim", soft_wrap=True)
+
     @contextmanager
     def live(self, running: Running, tasks: TaskSet) -> Iterator[None]:
         """Show how it goes, where standard error is a terminal."""

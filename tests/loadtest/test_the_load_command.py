@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,11 @@ def box(processes: Processes) -> Simulator:
     return started
 
 
+def report_in(output: str) -> Any:
+    """The JSON that stands behind what was said on standard error."""
+    return json.loads(output[output.index("\n{") :])
+
+
 class House:
     """A gateway with three customers, and the files that the load test is given."""
 
@@ -55,7 +61,7 @@ class House:
         command += ["--keys", str(self.folder / "keys.yaml"), "--policies", str(self.served.policies)]
         process = self.processes.command(command, name="load")
         assert await process.ended(within_s=50) == status, process.output
-        return json.loads(process.output)
+        return report_in(process.output)
 
     def file(self, name: str) -> str:
         return str(self.folder / name)
@@ -93,6 +99,23 @@ async def test_a_run_reports_what_each_customer_got(processes: Processes, tmp_pa
     assert len(everything) >= 2 * len(lines)
 
 
+async def test_an_interrupt_ends_it_with_a_report_of_what_was_sent(
+    processes: Processes, tmp_path: Path, box: Simulator
+) -> None:
+    house = House(processes, tmp_path, box.url)
+    await house.up()
+    command = [sys.executable, "-m", "gateway.cli", "load", "--url", house.url, "--keys", house.file("keys.yaml")]
+    process = processes.command([*command, "--duration", "10m", "--warm-up", "0s", "--json"], name="load")
+    await process.ready(lambda: len(box.admin.requests(model="acme_v3")) >= 5)
+    process.child.send_signal(signal.SIGINT)
+    assert await process.ended(within_s=20) == 0, process.output
+    document = report_in(process.output)
+    assert document["run"]["interrupted"]
+    assert document["run"]["unsent"] > 5000
+    assert document["overall"]["requests"] >= 4
+    assert document["run"]["measured_s"] < 300
+
+
 async def test_degraded_answers_are_counted_by_reason(processes: Processes, tmp_path: Path, box: Simulator) -> None:
     house = House(processes, tmp_path, box.url)
     await house.up()
@@ -126,6 +149,7 @@ async def test_too_little_in_time_is_exit_1(processes: Processes, tmp_path: Path
         ([], 2, "give --keys FILE, or start the demo"),
         (["--keys", "KEYS", "--traffic", "TRAFFIC"], 2, "did you mean seed?"),
         (["--keys", "KEYS", "--duration", "60"], 2, "--duration"),
+        (["--keys", "KEYS", "--trace", "t.jsonl", "--rate", "60"], 2, "has its own times"),
         (["--keys", "KEYS", "--url", "ftp://x"], 2, "not a URL"),
     ],
 )

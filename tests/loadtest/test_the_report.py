@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.loadtest.cost import CostModel, table
+from backend.loadtest.generator import Progress
 from backend.loadtest.page import page
 from backend.loadtest.statistics import Distribution, quantile
+from gateway.cli.load_screen import moving_line
 from tests.loadtest.made import report_of, sample
 
 
@@ -140,3 +142,13 @@ def test_a_run_without_any_answer_has_a_report_and_a_page() -> None:
     document = report_of([sample(error="cannot connect: refused", ttft_s=None)])
     assert document["overall"]["ttft_ms"]["p50"] is None
     assert "nothing to draw" in page(json.loads(json.dumps(document)))
+
+
+def test_the_moving_line_tells_of_the_last_answers_and_of_a_late_client() -> None:
+    running = Progress(sent=12, in_flight=3, samples=[sample(), sample(error="status 503", ttft_s=None)], late_s=0.25)
+    line = moving_line(running)
+    assert "12 sent, 3 in flight" in line
+    assert "first token p50 100 ms" in line
+    assert "of the last 2: 0 degraded, 1 failed" in line
+    assert "sent 250 ms late" in line
+    assert moving_line(Progress()) == "0 sent, 0 in flight"
