@@ -15,17 +15,20 @@ SLOTS = "failsoft_box_lora_slots_held"
 TOKENS = "vllm:generation_tokens_total"
 PROMPT_TOKENS = "vllm:prompt_tokens_total"
 PREEMPTIONS = "vllm:num_preemptions_total"
+WANTED = (SWAPS, SLOTS, TOKENS, PROMPT_TOKENS, PREEMPTIONS)
 
 Counters = Mapping[tuple[str, str], float]
 """By metric and by its ``box`` label, empty where it has none; sums over all other labels."""
 
 
 def counters(page: str) -> Counters:
-    """The wanted ones of a page in Prometheus' text format. Raises ValueError where it is none."""
+    """The wanted ones of a page in Prometheus' text format. Raises ValueError where they are not in it."""
     found: dict[tuple[str, str], float] = {}
-    for family in text_string_to_metric_families(page):
+    # Only their lines: the parser takes milliseconds for a whole page, in which no request would leave.
+    lines = "\n".join(line for line in page.splitlines() if line.startswith(WANTED))
+    for family in text_string_to_metric_families(lines + "\n"):
         for sample in family.samples:
-            if sample.name in (SWAPS, SLOTS, TOKENS, PROMPT_TOKENS, PREEMPTIONS):
+            if sample.name in WANTED:
                 key = (sample.name, sample.labels.get("box", ""))
                 found[key] = found.get(key, 0.0) + sample.value
     return found
@@ -39,11 +42,15 @@ class Look:
     failed: Mapping[str, str] = field(default_factory=dict)
 
 
-async def look(urls: Iterable[str]) -> Look:
+def reader() -> httpx2.AsyncClient:
+    """What looks are taken with: made once and before a run, as that takes long (it loads the roots of trust)."""
+    return httpx2.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
+
+
+async def look(client: httpx2.AsyncClient, urls: Iterable[str]) -> Look:
     """Read each URL's page, all at once. A page that cannot be read is told, and fails nothing."""
     wanted = list(urls)
-    async with httpx2.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client:
-        read = await asyncio.gather(*(_page(client, url) for url in wanted))
+    read = await asyncio.gather(*(_page(client, url) for url in wanted))
     pages = {url: page for url, page in zip(wanted, read, strict=True) if not isinstance(page, str)}
     failed = {url: page for url, page in zip(wanted, read, strict=True) if isinstance(page, str)}
     return Look(pages, failed)

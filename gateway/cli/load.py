@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx2
 import typer
 
 from backend.loadtest.budget import Budget
@@ -24,7 +25,7 @@ from backend.loadtest.generator import Generator, Run
 from backend.loadtest.models import GatewaySilent, KeyRefused, models_of, reach
 from backend.loadtest.page import page
 from backend.loadtest.report import Window, report
-from backend.loadtest.scrape import Look, between, look
+from backend.loadtest.scrape import Look, between, look, reader
 from backend.traffic.arrival import Arrival
 from backend.traffic.mix import TrafficMix
 from backend.traffic.population import Asker, NobodyToAsk, population
@@ -236,7 +237,8 @@ async def _perform(settings: Settings, screen: LoadScreen) -> tuple[dict[str, An
     )
     screen.begins(settings.url, len(arrivals), end_s)
     began = wall_s()
-    run, before, after = await _measured(generator, arrivals, settings, screen)
+    async with reader() as metrics:
+        run, before, after = await _measured(generator, arrivals, settings, screen, metrics)
     if run.interrupted:
         end_s = min(end_s, generator.progress.now_s)
     document = report(
@@ -250,14 +252,18 @@ async def _perform(settings: Settings, screen: LoadScreen) -> tuple[dict[str, An
 
 
 async def _measured(
-    generator: Generator, arrivals: Sequence[Arrival], settings: Settings, screen: LoadScreen
+    generator: Generator,
+    arrivals: Sequence[Arrival],
+    settings: Settings,
+    screen: LoadScreen,
+    metrics: httpx2.AsyncClient,
 ) -> tuple[Run, Look, Look]:
     urls = [settings.metrics, *settings.boxes]
     before, tasks = Look(), TaskSet()
 
     async def first_look() -> None:
         nonlocal before
-        before = await look(urls)
+        before = await look(metrics, urls)
 
     def mark() -> None:
         tasks.spawn(first_look(), name="the first look at metrics")
@@ -265,6 +271,7 @@ async def _measured(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, generator.stop.set)
+    await look(metrics, urls)  # for nothing but to have connected, and to have all that it takes imported
     gc.collect()
     gc.freeze()  # the schedule is not worth a look at each collection, which would hold requests up
     try:
@@ -274,7 +281,7 @@ async def _measured(
                 mark_s=settings.warm_up_s,
                 mark=mark,
             )
-        return run, before, await look(urls)
+        return run, before, await look(metrics, urls)
     finally:
         gc.unfreeze()
         for number in (signal.SIGINT, signal.SIGTERM):
