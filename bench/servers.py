@@ -52,7 +52,7 @@ def free_port() -> int:
 def start_upstream(folder: Path, name: str) -> Server:
     """The bare upstream."""
     port = free_port()
-    return _start(name, [sys.executable, "-m", "bench.upstream", str(port)], port, "/health", folder)
+    return start(name, [sys.executable, "-m", "bench.upstream", str(port)], port, "/health", folder)
 
 
 def start_failsoft(folder: Path, upstreams: list[str], key: str, *options: str, name: str = "failsoft") -> Server:
@@ -74,7 +74,27 @@ def start_failsoft(folder: Path, upstreams: list[str], key: str, *options: str, 
     port = free_port()
     command = [sys.executable, "-m", "gateway.cli", "serve", "--policies", str(policies)]
     command += ["--state", str(folder / "state"), "--port", str(port), *options]
-    return _start(name, command, port, "/readyz", folder)
+    return start(name, command, port, "/readyz", folder)
+
+
+def start_gateway(folder: Path, upstreams: list[str], customers: dict[str, str]) -> Server:
+    """The gateway before so many boxes, with no fallback. ``customers``: each one's adapter; its key is key-NAME."""
+    policies = folder / "policies"
+    (policies / "customers").mkdir(parents=True)
+    boxes = "\n".join(
+        f'      box-{n}: {{url: "{url}", max_loras: 8, max_cpu_loras: 64}}' for n, url in enumerate(upstreams)
+    )
+    (policies / "fleet.yaml").write_text(f"fleets:\n  main:\n    base_model: base\n    boxes:\n{boxes}\n")
+    (policies / "defaults.yaml").write_text("defaults:\n  fallback: []\n")
+    for customer, adapter in customers.items():
+        (policies / "customers" / f"{customer}.yaml").write_text(
+            f"customer: {customer}\nadapters: [{adapter}]\n"
+            f'api_keys: ["sha256:{hashlib.sha256(f"key-{customer}".encode()).hexdigest()}"]\n'
+        )
+    port = free_port()
+    command = [sys.executable, "-m", "gateway.cli", "serve", "--policies", str(policies)]
+    command += ["--state", str(folder / "state"), "--port", str(port)]
+    return start("gateway", command, port, "/readyz", folder)
 
 
 def start_router(folder: Path, upstreams: list[str]) -> Server:
@@ -85,7 +105,7 @@ def start_router(folder: Path, upstreams: list[str]) -> Server:
     command = [str(program), "--host", "127.0.0.1", "--port", str(port), "--worker-urls", *upstreams]
     command += ["--policy", "round_robin", "--log-level", "error", "--prometheus-port", str(free_port())]
     command += ["--worker-startup-check-interval", "1"]
-    return _start("vllm-router", command, port, "/health", folder)
+    return start("vllm-router", command, port, "/health", folder)
 
 
 def _install_router() -> None:
@@ -102,7 +122,8 @@ def _install_router() -> None:
     stamp.write_text(ROUTER_PINS.read_text())
 
 
-def _start(name: str, command: list[str], port: int, path: str, folder: Path) -> Server:
+def start(name: str, command: list[str], port: int, path: str, folder: Path) -> Server:
+    """Any of them, once it answers at ``path``. Raises Skipped."""
     log = folder / f"{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

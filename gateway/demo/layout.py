@@ -28,6 +28,16 @@ class Layout:
         return self.root / "policies"
 
     @property
+    def keys(self) -> Path:
+        """The customers' API keys, which are made for one run, for `failsoft load`; there while the demo runs."""
+        return self.root / "keys.yaml"
+
+    @property
+    def address(self) -> Path:
+        """Where the gateway answers, beside ``keys``."""
+        return self.root / "address"
+
+    @property
     def gateway(self) -> Path:
         """The gateway's state: its embedded store and its snapshot."""
         return self.root / "gateway"

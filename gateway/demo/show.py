@@ -12,7 +12,7 @@ from typing import Final
 import httpx2
 
 from gateway.demo.boxes import Box, Boxes, answers
-from gateway.demo.cast import PROVIDER_KEY_VARIABLE, Customer, write_policies
+from gateway.demo.cast import PROVIDER_KEY_VARIABLE, Customer, write_keys, write_policies
 from gateway.demo.child import Child
 from gateway.demo.control import ControlServer
 from gateway.demo.guardian import Guardian
@@ -80,6 +80,8 @@ class Demo:
     async def _start(self) -> None:
         settings = self._settings
         write_policies(settings.layout.policies, settings.customers, self._boxes.urls, settings.provider_url)
+        write_keys(settings.layout.keys, settings.customers)
+        settings.layout.address.write_text(self._url)
         await settings.guardian.start()
         await self._control.start()
         await self._boxes.start()
@@ -106,6 +108,8 @@ class Demo:
         await self._boxes.stop()
         await self._settings.provider.stop(GRACE_S)
         await self._settings.guardian.close()
+        for file in (self._settings.layout.keys, self._settings.layout.address):
+            file.unlink(missing_ok=True)
 
     def _finish(self) -> None:
         if not self._over.done():

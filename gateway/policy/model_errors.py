@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Tag, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from gateway.policy.diagnostics import Finding, Location, Part, meant, nearest
@@ -130,13 +131,18 @@ def known_keys(model: type[BaseModel], loc: Location) -> tuple[str, ...]:
         if _is_tag(part):
             found = next((option for option in typing.get_args(found) if _tag_of(option) == part), None)
         elif isinstance(found, type) and issubclass(found, BaseModel):
-            info = found.model_fields.get(str(part))
+            info = next((info for key, info in _fields(found) if key == part), None)
             found = info.annotation if info is not None else None
         else:
             args = typing.get_args(found)
             found = args[-1] if args else None
     found = _bare(found)
-    return tuple(found.model_fields) if isinstance(found, type) and issubclass(found, BaseModel) else ()
+    return tuple(key for key, _ in _fields(found)) if isinstance(found, type) and issubclass(found, BaseModel) else ()
+
+
+def _fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+    """A model's fields by the keys they have in a file: `for` cannot be the name of an attribute."""
+    return ((info.alias or name, info) for name, info in model.model_fields.items())
 
 
 def _bare(annotation: Any) -> Any:
