@@ -9,7 +9,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -45,6 +45,7 @@ from gateway.policy.replicas import Heartbeat
 from gateway.policy.standing import Standing
 from gateway.policy.store import PolicyStore
 from gateway.policy.versions import Head
+from gateway.scores.keeper import ScoreKeeper
 from gateway.settings import Settings
 from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
@@ -71,22 +72,16 @@ class Gateway:
         self._events = Events(echo=log_event)
         self._alarms = Alarms(self._metrics, self._events)
         self._follower = PolicyFollower(
-            redis_url=settings.redis_url,
-            folder=settings.policies,
-            state_dir=settings.state_dir,
-            env=settings.env,
+            redis_url=settings.redis_url, folder=settings.policies, state_dir=settings.state_dir, env=settings.env,
             alarms=self._alarms,
-        )
+        )  # fmt: skip
         self._crew: Crew | None = None
         new_box: NewBox = Box
         if settings.workers > 1:
             self._crew = Crew(
-                settings.workers,
-                registry=self._registry,
-                metrics=self._metrics,
-                alarms=self._alarms,
+                settings.workers, registry=self._registry, metrics=self._metrics, alarms=self._alarms,
                 events=self._events,
-            )
+            )  # fmt: skip
             self._crew.on_in_force = self._told_of_policy
             new_box = partial(WatcherBox, listener=self._crew.table)
         else:
@@ -116,6 +111,7 @@ class Gateway:
         self._providers = Providers(state_dir=settings.state_dir, alarms=self._alarms)
         self._hosted = Hosted(metrics=self._metrics, alarms=self._alarms, events=self._events)
         self._orders = OrderKeeper(metrics=self._metrics, alarms=self._alarms, events=self._events)
+        self._scores = ScoreKeeper(self._metrics, self._customers)
         if (crew := self._crew) is not None:
             self._orders.on_change(lambda ends: crew.announce(OrdersAre(dict(ends))))
         self._registry.before_render(lambda: self._metrics.policy_source.replace({(self._follower.source,): 1}))
@@ -140,6 +136,7 @@ class Gateway:
             Record(self._metrics, self._events, self._alarms, witness=FallbackWitness(self._drills.testify)),
             forced=self._orders.forced,
             accounts=self._accounts,
+            admin_token=settings.admin_token,
         )
 
     def stop(self) -> None:
@@ -177,6 +174,7 @@ class Gateway:
                 self._heartbeat.start()
             await self._orders.start(self._follower.redis_url)
             self._drills.start(self._follower.redis_url)
+            self._scores.start(self._follower.redis_url)
             self._audit.start()
             collect_rarely()
             switch_soon()
@@ -208,6 +206,7 @@ class Gateway:
                 sock.close()
             if self._heartbeat is not None:
                 await self._heartbeat.close()
+            await self._scores.close()
             await self._drills.close()
             await self._orders.close()
             await self._accounts.close()
@@ -234,6 +233,7 @@ class Gateway:
             explain=self._dataplane.explain,
             orders=self._orders,
             drills=DrillDesk(self._drills),
+            scores=self._scores,
             audit=self._audit,
             admin_token=settings.admin_token,
             workers=self._workers,
@@ -289,6 +289,9 @@ class Gateway:
         if running:
             await asyncio.wait(running)
         timer.cancel()
+
+    def _customers(self) -> Iterable[str]:
+        return () if (policy := self._follower.current) is None else policy.customers
 
     def _standing(self) -> Standing:
         """What other people's tools are told of this gateway. A version counts once every worker decides by it."""

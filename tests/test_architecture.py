@@ -24,7 +24,8 @@ POLICY = OBSERVE | {"gateway.policy"}
 UPSTREAM = POLICY | {"gateway.upstream"}
 FLEET = UPSTREAM | {"gateway.fleet"}
 STORED = frozenset({"gateway.accounts", "gateway.orders"})
-PARTS = FLEET | STORED | {"gateway.dataplane", "gateway.control", "gateway.workers", "gateway.drills"}
+SCORES = frozenset({"gateway.scores"})
+PARTS = FLEET | STORED | {"gateway.dataplane", "gateway.control", "gateway.workers", "gateway.drills"} | SCORES
 ROOMS: dict[str, frozenset[str]] = {
     "gateway.errors": frozenset(),
     "gateway.tasks": frozenset(),
@@ -36,10 +37,11 @@ ROOMS: dict[str, frozenset[str]] = {
     "gateway.fleet": UPSTREAM,
     "gateway.accounts": POLICY,
     "gateway.orders": POLICY,
+    "gateway.scores": POLICY,
     "gateway.dataplane": FLEET | STORED,
     "gateway.drills": FLEET | STORED | {"gateway.dataplane"},
     "gateway.workers": FLEET | STORED | {"gateway.dataplane", "gateway.drills"},
-    "gateway.control": POLICY | STORED | {"gateway.fleet"},
+    "gateway.control": POLICY | STORED | SCORES | {"gateway.fleet"},
     "gateway.app": PARTS | {"gateway.settings"},
     "gateway.demo": PARTS | {"gateway.app", "backend"},
     "gateway.cli": PARTS | {"gateway.settings", "gateway.app", "gateway.demo", "backend"},

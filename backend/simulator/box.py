@@ -17,6 +17,7 @@ from backend.simulator.engine import Engine
 from backend.simulator.journal import Entry
 from backend.simulator.modelled_engine import ModelledEngine, PauseMode
 from backend.simulator.numbering import continued_text, numbered_arguments, numbered_text
+from backend.simulator.replies import Replies, say
 from backend.simulator.steps import Wait
 from backend.simulator.vllm_answers import Vllm, VllmChat, VllmCompletion
 from backend.simulator.vllm_refusals import (
@@ -88,11 +89,13 @@ class Box(App):
         max_model_len: int,
         any_adapter: bool,
         dev_mode: bool = False,
+        replies: Replies | None = None,
     ) -> None:
         self.engine = engine
         self._api_key = api_key
         self._max_model_len = max_model_len
         self._any_adapter = any_adapter
+        self._replies = replies
         self._routes = {**ROUTES, **DEV_ROUTES} if dev_mode and isinstance(engine, ModelledEngine) else ROUTES
         self._ids = random.Random()  # noqa: S311  # names of answers, not secrets
         self._created = int(wall_s())
@@ -175,7 +178,10 @@ class Box(App):
             self.engine.adapters[name] = f"/adapters/{name}"
         check(ask, self._max_model_len)
         length = self.engine.pace.tokens
-        if ask.tool is not None:
+        reply = self._replies.find(name, entry.body) if chat and self._replies is not None else None
+        if reply is not None:
+            said = say(reply, ask)
+        elif ask.tool is not None:
             said = numbered_arguments(name, length, ask.limit)
         elif ask.behind:
             said = continued_text(name, length, ask.limit, ask.behind)

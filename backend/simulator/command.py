@@ -12,6 +12,7 @@ from backend.simulator.box import Box
 from backend.simulator.engine import Pace
 from backend.simulator.engine_knobs import BadKnobs, ModelKnobs, make_engine
 from backend.simulator.faults import BadRule
+from backend.simulator.replies import BadReplies, Replies
 from backend.simulator.serve import rules_from, run, tls_context
 from backend.simulator.server import Loading, ServerSettings
 
@@ -69,6 +70,9 @@ def simulate_box(
     keep_alive_s: Annotated[float, typer.Option(help="Idle connections are closed after so long.", min=0)] = 5.0,
     journal: Annotated[int, typer.Option(help="So many requests are kept for /simulator/requests.", min=0)] = 10_000,
     seed: Annotated[int, typer.Option(help="For rules with a probability.")] = 0,
+    replies: Annotated[
+        Path | None, typer.Option(help="JSON lines: what is answered to which prompt (backend/simulator/replies.py).")
+    ] = None,
     fault: Annotated[list[str] | None, typer.Option(help="A fault rule in JSON, from the start; repeatable.")] = None,
     certfile: Annotated[Path | None, typer.Option(help="Serve TLS with this PEM certificate.")] = None,
     keyfile: Annotated[Path | None, typer.Option(help="Its key, if it is in a file of its own.")] = None,
@@ -106,6 +110,7 @@ def simulate_box(
             max_model_len=max_model_len,
             any_adapter=any_adapter,
             dev_mode=server_dev_mode,
+            replies=Replies.read(replies) if replies is not None else None,
         )
 
     try:
@@ -122,7 +127,7 @@ def simulate_box(
             tls=tls_context(certfile, keyfile),
         )
         run(app, settings, name=name, rules=rules_from(fault or []), exit_with_stdin=exit_with_stdin)
-    except (BadRule, BadKnobs) as error:
+    except (BadRule, BadKnobs, BadReplies) as error:
         sys.stderr.write(f"failsoft simulate-box: {error}\n")
         raise typer.Exit(MISUSE) from None
     except OSError as error:

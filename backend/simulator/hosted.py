@@ -14,6 +14,7 @@ from backend.simulator.engine import Engine, Flight
 from backend.simulator.journal import Entry
 from backend.simulator.numbering import Numbered, numbered_arguments, numbered_text
 from backend.simulator.openai_answers import OpenAI, OpenAIChat, read_openai_chat
+from backend.simulator.replies import Replies, say
 from gateway.clock import wall_s
 from gateway.errors import RequestError
 
@@ -50,9 +51,12 @@ class HostedOpenAI(Hosted):
     dialect = OpenAI()
     generating = frozenset({"/v1/chat/completions"})
 
-    def __init__(self, engine: Engine, *, api_key: str | None, models: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, engine: Engine, *, api_key: str | None, models: tuple[str, ...] = (), replies: Replies | None = None
+    ) -> None:
         super().__init__(engine, api_key=api_key)
         self._models = models
+        self._replies = replies
 
     def answer(self, entry: Entry) -> Answer:
         """The healthy answer. Raises RequestError."""
@@ -74,7 +78,8 @@ class HostedOpenAI(Hosted):
             message = f"The model `{ask.model}` does not exist or you do not have access to it."
             raise RequestError(404, message, code="model_not_found")
         numbered = numbered_text if ask.tool is None else numbered_arguments
-        said = numbered(GENERIC, self.engine.pace.tokens, ask.limit)
+        reply = None if self._replies is None else self._replies.find(ask.model, entry.body)
+        said = numbered(GENERIC, self.engine.pace.tokens, ask.limit) if reply is None else say(reply, ask)
         flight = self._admit(ask.model, ask.prompt_tokens, said)
         return OpenAIChat(self.dialect, flight, ask, said, id=self._id(), created=int(wall_s()))
 

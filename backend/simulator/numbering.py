@@ -26,7 +26,7 @@ class Numbered:
 def numbered_text(name: str, length: int, limit: int | None) -> Numbered:
     """The text that ``name`` says in ``length`` tokens, cut after ``limit`` tokens if that is fewer."""
     numbers = max(length - 2, 0)
-    return _cut((f"{name}:", *(f" {n}" for n in range(numbers)), f" end/{numbers}"), limit)
+    return cut((f"{name}:", *(f" {n}" for n in range(numbers)), f" end/{numbers}"), limit)
 
 
 @lru_cache(maxsize=4096)
@@ -36,7 +36,7 @@ def numbered_arguments(name: str, length: int, limit: int | None) -> Numbered:
     numbers = max(length - 2, 1)
     pieces = ['{"answered_by": ', f'{said}, "numbers": [']
     pieces += [f"{n}, " if n < numbers - 1 else f"{n}]}}" for n in range(numbers)]
-    return _cut(tuple(pieces), limit)
+    return cut(tuple(pieces), limit)
 
 
 @lru_cache(maxsize=4096)
@@ -46,11 +46,12 @@ def continued_text(name: str, length: int, limit: int | None, behind: str) -> Nu
     said = behind[behind.rfind(whole[0]) :] if whole[0] in behind else ""
     for count in range(1, len(whole)):
         if "".join(whole[:count]) == said:
-            return _cut(whole[count:], limit)
-    return _cut(whole, limit)
+            return cut(whole[count:], limit)
+    return cut(whole, limit)
 
 
-def _cut(tokens: tuple[str, ...], limit: int | None) -> Numbered:
+def cut(tokens: tuple[str, ...], limit: int | None) -> Numbered:
+    """``tokens``, of which a limit leaves so many."""
     whole = limit is None or limit >= len(tokens)
     said = tokens if whole else tokens[:limit]
     return Numbered(said, tuple(msgspec.json.encode(t)[1:-1] for t in said), "stop" if whole else "length")

@@ -14,6 +14,7 @@ from backend.simulator.command import MISUSE, UNREACHABLE
 from backend.simulator.engine import Engine, Pace
 from backend.simulator.faults import BadRule
 from backend.simulator.hosted import Hosted, HostedAnthropic, HostedOpenAI
+from backend.simulator.replies import BadReplies, Replies
 from backend.simulator.serve import rules_from, run, tls_context
 from backend.simulator.server import ServerSettings
 
@@ -42,6 +43,9 @@ def simulate_provider(
     keep_alive_s: Annotated[float, typer.Option(help="Idle connections are closed after so long.", min=0)] = 60.0,
     journal: Annotated[int, typer.Option(help="So many requests are kept for /simulator/requests.", min=0)] = 10_000,
     seed: Annotated[int, typer.Option(help="For rules with a probability.")] = 0,
+    replies: Annotated[
+        Path | None, typer.Option(help="JSON lines: what is answered to which prompt (backend/simulator/replies.py).")
+    ] = None,
     fault: Annotated[list[str] | None, typer.Option(help="A fault rule in JSON, from the start; repeatable.")] = None,
     certfile: Annotated[Path | None, typer.Option(help="Serve TLS with this PEM certificate.")] = None,
     keyfile: Annotated[Path | None, typer.Option(help="Its key, if it is in a file of its own.")] = None,
@@ -60,7 +64,12 @@ def simulate_provider(
         )
         if dialect is Speaks.ANTHROPIC:
             return HostedAnthropic(engine, api_key=api_key)
-        return HostedOpenAI(engine, api_key=api_key, models=tuple(model or ()))
+        return HostedOpenAI(
+            engine,
+            api_key=api_key,
+            models=tuple(model or ()),
+            replies=Replies.read(replies) if replies is not None else None,
+        )
 
     try:
         settings = ServerSettings(
@@ -73,7 +82,7 @@ def simulate_provider(
             tls=tls_context(certfile, keyfile),
         )
         run(app, settings, name=name, rules=rules_from(fault or []), exit_with_stdin=exit_with_stdin)
-    except BadRule as error:
+    except (BadRule, BadReplies) as error:
         sys.stderr.write(f"provider: {error}\n")
         raise typer.Exit(MISUSE) from None
     except OSError as error:

@@ -14,6 +14,7 @@ from rich.table import Table
 from gateway.cli.admin_client import DEFAULT_URL, AdminClient, Url
 from gateway.cli.limits_shown import in_words
 from gateway.cli.order_line import order_line
+from gateway.cli.score_line import score_line
 
 _ROLES = {"own": "[green]asked[/]", "last_resort": "[yellow]last resort[/]", "left_out": "[red]left out[/]"}
 _BREAKERS = {"closed": "closed", "half_open": "[yellow]half-open[/]", "open": "[red]open[/]"}
@@ -58,6 +59,8 @@ def _show(found: dict[str, Any], console: Console) -> None:
         console.print(f"[yellow]by order[/]: {escape(order_line(order))}")
     if found["drill_share"]:
         console.print(f"{found['drill_share']:.3%} of the requests try a step of the fallback first, as a drill")
+    if found["scores"] is not None:
+        console.print(f"scores: {escape(score_line({'customer': found['customer'], **found['scores']}))}")
     console.print(_homes(found["homes"]))
     console.print(_boxes(found))
     console.print(_attempts(found))

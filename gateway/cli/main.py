@@ -32,6 +32,7 @@ SUBCOMMANDS: Final = {
     "audit": ("gateway.cli.audit", "Who changed what on the gateways, from where and when."),
     "explain": ("gateway.cli.explain", "The plan a running gateway would make for a request now, and why."),
     "backend": ("gateway.cli.backend", "vLLM boxes: how they are started, whether their adapters are sound."),
+    "eval": ("gateway.cli.eval", "Whether two serving paths give the same tool calls, customer by customer."),
     "load": ("gateway.cli.load", "Load-test a gateway: open loop, by customer, and compare runs."),
     "simulate-box": ("gateway.cli.simulate_box", "A vLLM box without a GPU."),
 }

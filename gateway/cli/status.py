@@ -17,6 +17,7 @@ from gateway.cli.exit_codes import FOUND_WRONG
 from gateway.cli.limits_shown import in_words
 from gateway.cli.order_line import order_line
 from gateway.cli.proofs_table import proofs_table
+from gateway.cli.score_line import score_line
 from gateway.observe.actor import Actor
 
 _STYLES = {"closed": "green", "half_open": "yellow", "open": "red", "unavailable": "red"}
@@ -94,6 +95,8 @@ def _show(found: dict[str, Any], console: Console) -> None:
         console.print(_homes(found["boxes"]))
     if found["drills"]["steps"]:
         console.print(proofs_table(found["drills"]))
+    for one in found["scores"][:_MOST_NAMES]:
+        console.print(f"score of {escape(score_line(one))}")
     for order in found["orders"]:
         console.print(f"[yellow]by order[/] {escape(order_line(order))}")
     for one in (found.get("limits") or {"customers": []})["customers"][:_MOST_NAMES]:

@@ -13,6 +13,7 @@ from gateway.control.admin_actor import actor_of
 from gateway.control.drills import drills_router
 from gateway.control.names import unknown_name
 from gateway.control.orders import orders_router
+from gateway.control.scores import scores_router
 from gateway.control.sources import ControlSources
 from gateway.control.usage import add_usage
 from gateway.errors import RequestError
@@ -74,7 +75,8 @@ def admin_router(sources: ControlSources) -> APIRouter:
             found["limits"] = sources.accounts.customer(asker)
         shown = None if alias is None else alias_documents.alias_for(alias, conversation)
         orders = [one for one in documents.orders(sources) if one["customer"] in (None, customer)]
-        return _fresh({"policy_version": policy.version, **found, "model": model, "alias": shown, "orders": orders})
+        found |= {"model": model, "alias": shown, "orders": orders, "scores": sources.scores.book.of(customer)}
+        return _fresh({"policy_version": policy.version, **found})
 
     add_usage(router, sources)
 
@@ -94,6 +96,7 @@ def admin_router(sources: ControlSources) -> APIRouter:
 
     router.include_router(orders_router(sources))
     router.include_router(drills_router(sources))
+    router.include_router(scores_router(sources))
 
     @router.get("/audit")
     async def read_audit(

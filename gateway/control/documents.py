@@ -23,6 +23,9 @@ from gateway.policy.versions import Head
 READY_AFTER_S = 3.0
 """A box that does not answer its first probe keeps the gateway from being ready no longer than this (design)."""
 
+MOST_SCORES = 50
+"""Customers whose scores are in the status: those that lose most by their fallback. `/admin/scores` has all."""
+
 Document = dict[str, Any]
 
 
@@ -59,6 +62,7 @@ def status(sources: ControlSources) -> Document:
         "providers": [] if policy is None else _providers(policy, sources.hosted, now),
         "orders": orders(sources),
         "drills": sources.drills.overview(),
+        "scores": [] if policy is None else sources.scores.book.worst(policy.customers, MOST_SCORES),
         "alarms": [alarm.as_json() for alarm in sources.alarms.current()],
         "requests": _requests(sources),
         "aliases": [] if policy is None else splits(policy, sources.registry),

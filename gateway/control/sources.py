@@ -18,6 +18,7 @@ from gateway.orders.keeper import OrderKeeper
 from gateway.policy.audit_stream import AuditEntry
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy
 from gateway.policy.standing import Replica
+from gateway.scores.keeper import ScoreKeeper
 
 SNAPSHOT = "snapshot"
 """The policy source of a gateway that could not reach its store and serves on with what it last knew."""
@@ -90,6 +91,7 @@ class ControlSources:
     explain: Explain
     orders: OrderKeeper
     drills: Drills
+    scores: ScoreKeeper
     audit: Audit
     admin_token: str | None = field(repr=False)
     workers: Callable[[], list[dict[str, Any]]] = list

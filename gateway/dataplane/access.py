@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+
 from gateway.clock import today_utc
 from gateway.dataplane.conversation import conversation_of
 from gateway.dataplane.listing import model_object, models_list
@@ -27,6 +30,23 @@ def authenticate(policy: CompiledPolicy, authorization: bytes) -> CustomerPolicy
             401, "Incorrect API key: no customer of this gateway has it, or it has expired.", code="invalid_api_key"
         )
     return customer
+
+
+def require_operator(policy: CompiledPolicy, token: bytes, own_digest: bytes | None) -> None:
+    """Raise :class:`RequestError` (403) unless ``token`` is an admin token that may change something.
+
+    ``own_digest``: SHA-256 of the gateway's own one, where it has one.
+    """
+    digest = hashlib.sha256(token).digest()
+    if token and own_digest is not None and hmac.compare_digest(digest, own_digest):
+        return
+    found = policy.admin(token, today_utc())
+    if found is None or found.scope != "write":
+        raise RequestError(
+            403,
+            "`x-failsoft-fallback: only` needs an admin token with the scope write in `x-failsoft-admin-token`.",
+            code="operator_only",
+        )
 
 
 def require_model(customer: CustomerPolicy, model: str) -> None:

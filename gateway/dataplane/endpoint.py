@@ -6,6 +6,7 @@ No framework in between: a request costs a dictionary look-up for its path, one 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import random
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 
 from gateway.accounts.accounts import Accounts
 from gateway.accounts.terms import is_limited
-from gateway.dataplane.access import MODELS, authenticate, models_body, resolve
+from gateway.dataplane.access import MODELS, authenticate, models_body, require_operator, resolve
 from gateway.dataplane.accounting import Accounting
 from gateway.dataplane.answers import (
     defect_body,
@@ -56,6 +57,7 @@ class DataPlane:
     """The endpoint. One instance a process; all state of a request lives in its own call. ``calls``: those running.
 
     ``forced``: who is degraded by order. ``uniform``: numbers from 0 to 1, by which requests take part in drills.
+    ``admin_token``: the gateway's own; who has it may ask for the fallback's answer, as evals do.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class DataPlane:
         forced: Forced | None = None,
         uniform: Callable[[], float] = random.random,
         accounts: Accounts | None = None,
+        admin_token: str | None = None,
     ) -> None:
         self._policies = policies
         self._record = record
@@ -84,6 +87,7 @@ class DataPlane:
             drills=DrillShare(uniform),
         )
         self._body_limit = body_limit
+        self._operator = hashlib.sha256(admin_token.encode()).digest() if admin_token else None
         self._id_prefix = os.urandom(6).hex()
         self._count = 0
         self.admission = self._service.admission
@@ -190,6 +194,9 @@ class DataPlane:
         if timeout := call.header(TIMEOUT):
             request.deadline_s = deadline_of(timeout)
         request.is_retry = call.header(RETRIES) not in (b"", b"0")
+        if wish and wish.strip().lower() == b"only":
+            require_operator(policy, call.header(b"x-failsoft-admin-token").strip(), self._operator)
+            request.fallback_only = True
         if request.model not in customer.adapters:
             resolve(customer, request, call.header(CONVERSATION))
         if not is_limited(customer):

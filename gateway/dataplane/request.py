@@ -74,6 +74,8 @@ class Request:
     """Whether the client asks for the same once more, as its SDK does by itself."""
     resumes: bool = False
     """Whether another box is to go on with a stream that breaks."""
+    fallback_only: bool = False
+    """An eval asks for what the fallback says, and for nothing else."""
 
     @property
     def path(self) -> str:

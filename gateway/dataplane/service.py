@@ -96,7 +96,7 @@ class Service:
         request.resumes = customer.on_broken_stream == "resume"
         boxes = self._fleets.boxes_for(customer.fleet.name, request.adapter)
         # Who asks for the own adapter or an error is left out of both.
-        forced = request.fallback_allowed and self._forced.holds(customer.name, began)
+        forced = request.fallback_only or (request.fallback_allowed and self._forced.holds(customer.name, began))
         drill = None
         if customer.drill_share and request.fallback_allowed and not forced:
             drill = self._drills.draw(customer)
@@ -119,6 +119,8 @@ class Service:
         if request.adapter != request.model:
             self._record.resolved(customer, request)
         while (attempt := journey.next(clock())) is not None:
+            if request.fallback_only and (isinstance(attempt, Wait) or attempt.kind == "own"):
+                break  # who asks what the fallback says is not to be told what the adapter says
             if isinstance(attempt, Wait):
                 await self._wait(call, customer, request, attempt, journey)
                 continue

@@ -311,6 +311,14 @@ class GatewayMetrics:
             )
         )
 
+        self.eval_score = add(
+            Gauge(
+                "failsoft_eval_score",
+                "Share of a customer's eval prompts that are answered right, by path: own or degraded.",
+                ("customer", "path"),
+            )
+        )
+
         # Policies and alarms.
         self.audit_waiting = add(
             Gauge("failsoft_audit_waiting", "Entries of the audit log that are not in the store yet.")

@@ -40,6 +40,7 @@ from gateway.policy.compiled import (
     ProviderStep,
     StaticStep,
 )
+from gateway.scores.keeper import ScoreKeeper
 from gateway.tasks import TaskSet
 from tests.fleet.policies import compiled
 
@@ -94,6 +95,7 @@ class House:
             clock=lambda: self.now,
             uniform=lambda: 0.0,
         )
+        self.scores = ScoreKeeper(self.metrics, lambda: () if self.current is None else self.current.customers)
         self.hosted = Hosted(metrics=self.metrics, alarms=self.alarms, events=self.events, clock=lambda: self.now)
 
     def take(self, policy: CompiledPolicy) -> None:
@@ -118,6 +120,7 @@ class House:
             explain=self.explain,
             orders=self.orders,
             drills=DrillDesk(self.drills),
+            scores=self.scores,
             audit=self.audit,
             admin_token=self.admin_token,
             clock=lambda: self.now,
