@@ -18,6 +18,7 @@ from gateway.dataplane.stream_guard import StreamGuard
 from gateway.errors import ProtocolError, UpstreamError
 from gateway.fleet.box import Box
 from gateway.fleet.fleet import Fleets
+from gateway.fleet.obstacle import Obstacle
 from gateway.fleet.permit import Permit
 from gateway.fleet.request_head import request_head
 from gateway.policy.compiled import CustomerPolicy
@@ -54,8 +55,8 @@ class Resumer:
             return found.why
         adapter = broken.attempt.adapter or request.adapter
         why = "no other box may be asked"
-        for box in self._others(customer, adapter, broken, clock()):
-            permit = box.admit(adapter, clock(), streamed=True)
+        for box, forced in self._others(customer, adapter, broken, clock()):
+            permit = box.admit(adapter, clock(), streamed=True, force=forced)
             if permit is None:
                 continue
             try:
@@ -74,15 +75,22 @@ class Resumer:
             return answer
         return why
 
-    def _others(self, customer: CustomerPolicy, adapter: str, broken: Answer, now: float) -> Sequence[Box]:
-        """The boxes to ask, those with room first. A box whose breaker is half open may be asked: it is a trial."""
+    def _others(self, customer: CustomerPolicy, adapter: str, broken: Answer, now: float) -> Sequence[tuple[Box, bool]]:
+        """The boxes to ask, those with room first, each with whether its breaker is to be overruled: that of one that
+        fails fast, as the last resort. A half-open one lets its trial through anyway.
+        """
         boxes = [
             box
             for box in self._fleets.boxes_for(customer.fleet.name, adapter)
-            if box.name not in broken.broke_at and box is not broken.attempt.box and box.obstacle(adapter, now) is None
+            if box.name not in broken.broke_at and box is not broken.attempt.box
         ]
         budget_s = customer.ttft_budget_s
-        return sorted(boxes, key=lambda box: box.saturated(adapter, budget_s, now))
+        ready = sorted(
+            (box for box in boxes if box.obstacle(adapter, now) is None),
+            key=lambda box: box.saturated(adapter, budget_s, now),
+        )
+        shut = [box for box in boxes if box.obstacle(adapter, now) is Obstacle.CIRCUIT_OPEN and box.fails_fast]
+        return [*((box, False) for box in ready), *((box, True) for box in shut)]
 
 
 async def _ask(

@@ -54,6 +54,10 @@ class _Chunk(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Chunk).decode
 
 
+class _Contradiction(ProtocolError):
+    """More is said of a choice that had come to its end."""
+
+
 class StreamGuard:
     """One stream's checks. ``choices``: how many finishes make it whole. ``strip_usage``: an event that tells only
     what the answer took was asked for by us and not by the client; it does not leave. ``strict``: what comes behind a
@@ -102,7 +106,11 @@ class StreamGuard:
             for event in self._splitter.feed(data):
                 self._event(event, out)
         except UpstreamError as error:
-            self.error = error
+            if isinstance(error, _Contradiction) or not self._whole():
+                self.error = error
+            else:
+                # All that was to be said has been said: what broke behind it is nobody's.
+                self._end(out)
         return b"".join(out)
 
     def eof(self) -> bytes:
@@ -113,9 +121,8 @@ class StreamGuard:
             self.error = ConnectionLost("the stream ended without a finish_reason")
             return b""
         # Every choice has its finish: the answer is whole, only the terminator got lost.
-        self.complete = True
         out: list[bytes] = []
-        self._emit(DONE, out)
+        self._end(out)
         return b"".join(out)
 
     def lost(self, error: UpstreamError) -> bytes:
@@ -154,8 +161,7 @@ class StreamGuard:
         if payload == b"[DONE]":
             if not self._whole():
                 raise ProtocolError("[DONE] without a finish_reason")
-            self.complete = True
-            self._emit(DONE, out)
+            self._end(out)
             return
         content = self._check(payload)
         if content is None:
@@ -171,6 +177,10 @@ class StreamGuard:
             out.extend(self._held)
             self._held.clear()
         self._emit(frame, out)
+
+    def _end(self, out: list[bytes]) -> None:
+        self.complete = True
+        self._emit(DONE, out)
 
     def _emit(self, frame: bytes, out: list[bytes]) -> None:
         if self.committed:
@@ -227,7 +237,7 @@ class StreamGuard:
                     _keep(self.said, payload, choice.text if delta is None else delta.content, delta)
                 # When a provider's answer is reshaped this is taken care of; from a box it is garbage.
                 if over and self._strict:
-                    raise ProtocolError(f"content for choice {choice.index} behind its finish_reason")
+                    raise _Contradiction(f"content for choice {choice.index} behind its finish_reason")
         return content
 
     def _finish(self, choice: _Choice) -> None:
@@ -237,7 +247,7 @@ class StreamGuard:
             raise ErrorFrame("the engine ended the answer with an error")
         # A provider's repeated finish is taken out when its answer is reshaped; from a box it is garbage.
         if choice.index in self._finished and self._strict:
-            raise ProtocolError(f"choice {choice.index} finished twice")
+            raise _Contradiction(f"choice {choice.index} finished twice")
         self._finished.add(choice.index)
 
 

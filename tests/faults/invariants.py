@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.dataplane.relay import GOES_ON
+from gateway.dataplane.resuming import MAX_BREAKS
 from tests.faults.cast import BASE, EVERYBODY, GENERIC_MODEL, PROVIDER, SECRETS
 from tests.faults.history import Arrival, Asked, History
 
@@ -166,10 +168,14 @@ def _attempts(asked: Asked, arrivals: list[Arrival]) -> Iterator[str]:
     """No target is asked more often than the answer admits, and at most three boxes for the own adapter (I5)."""
     said = asked.recording.headers.get("x-failsoft-attempts", "")
     numbers = {arrival.attempt for arrival in arrivals}
-    if said.isdigit() and asked.recording.end != "left" and len(numbers) > int(said):
-        yield f"{len(numbers)} attempts arrived, and {said} were admitted to"
+    # Whoever goes on with a stream that broke comes when the head has said its number; and says that it comes.
+    resumed = asked.recording.body.count(GOES_ON) if asked.stream else 0
+    if resumed > MAX_BREAKS + 1:
+        yield f"a stream broke {resumed} times, and went on"
+    if said.isdigit() and asked.recording.end != "left" and len(numbers) > int(said) + resumed:
+        yield f"{len(numbers)} attempts arrived, {said} were admitted to, and {resumed} went on with what had broken"
     own = {arrival.attempt for arrival in arrivals if arrival.model == asked.adapter}
-    if len(own) > 3:
+    if len(own) > 3 + resumed:
         yield f"I5: {len(own)} attempts at the own adapter"
     asked_providers = {arrival.attempt for arrival in arrivals if arrival.target == PROVIDER}
     if len(asked_providers) > 1:
@@ -177,12 +183,15 @@ def _attempts(asked: Asked, arrivals: list[Arrival]) -> Iterator[str]:
 
 
 def _cancellation(asked: Asked, arrivals: list[Arrival], weather: Weather) -> Iterator[str]:
-    """I4: an attempt that lost is over soon after the next one began; the last one soon after the client's end."""
+    """I4: an attempt that lost is over soon after the next one began, or after the commit where they raced; the last
+    one soon after the client's end.
+    """
+    committed = asked.recording.started + (asked.recording.head_s or asked.recording.ended_s)
     for arrival in arrivals:
         if arrival.target in weather.blind:
             continue
         later = [other.started for other in arrivals if other.attempt > arrival.attempt]
-        lost = min([asked.ended, *later])
+        lost = min(asked.ended, max(min(later), committed)) if later else asked.ended
         if arrival.ended is None:
             yield f"I4: attempt {arrival.attempt} at {arrival.target} still runs"
         elif arrival.ended > lost + CANCELLED_WITHIN_S + SLACK_S:

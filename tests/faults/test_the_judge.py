@@ -55,7 +55,9 @@ def answered(
     end: End = "complete",
 ) -> Asked:
     pieces = [(0.1, json.dumps(body).encode())]
-    recording = Recording(started=100.0, status=status, headers=headers, pieces=pieces, end=end, ended_s=1.0)
+    recording = Recording(
+        started=100.0, status=status, headers=headers, pieces=pieces, end=end, head_s=0.1, ended_s=1.0
+    )
     return Asked(customer, customer.adapters[0], False, QUESTION, recording)
 
 
@@ -146,7 +148,7 @@ def test_an_error_is_right_where_nothing_healthy_is_allowed_and_says_when_to_com
             (arrival(ended_monotonic=103.0), arrival("box-b", attempt=2, started_monotonic=100.1)),
             "I4: attempt 1 at box-a ended 2.9 s after it lost",
         ),
-        ((arrival(), arrival("box-b", attempt=2)), "2 attempts arrived, and 1 were admitted to"),
+        ((arrival(), arrival("box-b", attempt=2)), "2 attempts arrived, 1 were admitted to"),
         ((arrival(model="globex_v1"),), "I6: box-a was asked for globex_v1"),
         ((arrival(headers={"cookie": ACME.key}),), f"I6: {ACME.key} travelled to box-a"),
     ],
