@@ -35,4 +35,7 @@ def assumptions(scenario: Scenario, prices: Prices) -> Iterator[str]:
         f"{scenario.warm_up_s:g} s, in which it learns the rates, are not counted."
     )
     if scenario.dies_at_s is not None:
-        yield "A box that dies loses what it has in flight and does not come back."
+        yield (
+            "A box that dies does not come back. What it had begun to answer goes on elsewhere as the gateway has it; "
+            "as boxes tell tokens in pieces here, more of it is written anew there than would be."
+        )
