@@ -89,7 +89,7 @@ def test_a_trace_is_planned_with_the_boxes_and_customers_of_the_policies(tmp_pat
     line = {"customer": "acme", "model": "acme_v3", "prompt_tokens": 50, "output_tokens": 50}
     trace = tmp_path / "trace.jsonl"
     trace.write_text("".join(json.dumps({"at": n / 4, **line}) + "\n" for n in range(80)))
-    asked = ("--trace", str(trace), "--policies", str(policies), "--json")
+    asked = ("--trace", str(trace), "--policies", str(policies), "--jobs", "1", "--json")
     found = plan(*asked)
     assert found.returncode == 0, found.stderr
     (option,) = json.loads(found.stdout)["options"]
