@@ -2,8 +2,8 @@
 
 The whole gateway runs, from the ASGI call to the byte: `DataPlane` with its journeys, the fleet with its probes, its
 readings of metrics, its placement, before two simulated boxes (the model of vLLM's engine, whose costs are worked out
-and not measured on a GPU) and a stand-in provider. Only time and the network are not real (`bench.virtual_loop`), so
-that a run with one seed gives the same waits everywhere, to the millisecond.
+and not measured on a GPU) and a stand-in provider. Only time and the network are not real
+(`backend.planner.virtual_loop`), so that a run with one seed gives the same waits everywhere, to the millisecond.
 
 The bound that every request has to keep: its `ttft_budget`, plus the time that the provider takes.
 """
@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backend.planner.virtual_loop import VirtualLoop
 from backend.simulator.app import App
 from backend.simulator.box import Box
 from backend.simulator.engine import Engine, Pace
@@ -31,7 +32,6 @@ from backend.simulator.faults import Rules
 from backend.simulator.hosted import HostedOpenAI
 from backend.simulator.modelled_engine import ModelledEngine
 from backend.simulator.server import Server, ServerSettings
-from bench.virtual_loop import VirtualLoop
 from gateway.clock import wall_s
 from gateway.dataplane.attempt import Asker
 from gateway.dataplane.endpoint import DataPlane

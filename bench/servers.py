@@ -122,12 +122,12 @@ def _install_router() -> None:
     stamp.write_text(ROUTER_PINS.read_text())
 
 
-def start(name: str, command: list[str], port: int, path: str, folder: Path) -> Server:
+def start(name: str, command: list[str], port: int, path: str, folder: Path, **environment: str) -> Server:
     """Any of them, once it answers at ``path``. Raises Skipped."""
     log = folder / f"{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=ROOT, env=dict(os.environ)
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=ROOT, env={**os.environ, **environment}
         )
     server = Server(name, f"http://127.0.0.1:{port}", process)
     began = time.monotonic()

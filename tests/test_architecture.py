@@ -44,7 +44,9 @@ ROOMS: dict[str, frozenset[str]] = {
     "gateway.control": POLICY | STORED | SCORES | {"gateway.fleet"},
     "gateway.app": PARTS | {"gateway.settings"},
     "gateway.demo": PARTS | {"gateway.app", "backend"},
-    "gateway.cli": PARTS | {"gateway.settings", "gateway.app", "gateway.demo", "backend"},
+    "gateway.cli": PARTS | {"gateway.settings", "gateway.app", "gateway.demo", "backend", "backend.planner"},
+    # Before the room that it is a part of: the first that fits is taken.
+    "backend.planner": FLEET | STORED | {"gateway.dataplane", "backend"},
     "backend": frozenset({"gateway.policy"}),
 }
 

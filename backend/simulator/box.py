@@ -80,6 +80,7 @@ class Box(App):
 
     dialect = Vllm()
     generating = frozenset({"/v1/chat/completions", "/v1/completions"})
+    chat_answer: type[VllmChat] = VllmChat
 
     def __init__(
         self,
@@ -196,7 +197,7 @@ class Box(App):
         )
         if flight is None:
             raise RequestError(503, BUSY, type="Service Unavailable")
-        shape = VllmChat if chat else VllmCompletion
+        shape = self.chat_answer if chat else VllmCompletion
         return shape(
             self.dialect,
             flight,

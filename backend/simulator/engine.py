@@ -48,6 +48,11 @@ class Flight:
         self.prompt_tokens = prompt_tokens
         self.tokens = tokens
 
+    @property
+    def pace(self) -> Pace:
+        """Of the engine, where it has a fixed one."""
+        return self._engine.pace
+
     def until_token(self, number: int) -> Iterator[Step]:
         """Wait for the ``number``-th token, from 0; the end counts as one more where the answer ends by itself."""
         pace = self._engine.pace

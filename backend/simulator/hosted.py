@@ -50,6 +50,7 @@ class HostedOpenAI(Hosted):
 
     dialect = OpenAI()
     generating = frozenset({"/v1/chat/completions"})
+    chat_answer: type[OpenAIChat] = OpenAIChat
 
     def __init__(
         self, engine: Engine, *, api_key: str | None, models: tuple[str, ...] = (), replies: Replies | None = None
@@ -81,7 +82,7 @@ class HostedOpenAI(Hosted):
         reply = None if self._replies is None else self._replies.find(ask.model, entry.body)
         said = numbered(GENERIC, self.engine.pace.tokens, ask.limit) if reply is None else say(reply, ask)
         flight = self._admit(ask.model, ask.prompt_tokens, said)
-        return OpenAIChat(self.dialect, flight, ask, said, id=self._id(), created=int(wall_s()))
+        return self.chat_answer(self.dialect, flight, ask, said, id=self._id(), created=int(wall_s()))
 
     def _check_key(self, entry: Entry) -> None:
         scheme, _, key = (entry.header(b"authorization") or b"").partition(b" ")

@@ -33,6 +33,7 @@ SUBCOMMANDS: Final = {
     "explain": ("gateway.cli.explain", "The plan a running gateway would make for a request now, and why."),
     "backend": ("gateway.cli.backend", "vLLM boxes: how they are started, whether their adapters are sound."),
     "eval": ("gateway.cli.eval", "Whether two serving paths give the same tool calls, customer by customer."),
+    "plan": ("gateway.cli.plan", "How many boxes and slots a traffic needs, what they give and cost, and what if."),
     "load": ("gateway.cli.load", "Load-test a gateway: open loop, by customer, and compare runs."),
     "simulate-box": ("gateway.cli.simulate_box", "A vLLM box without a GPU."),
 }

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
+from backend.planner.virtual_loop import VirtualLoop
 from bench.frozen_box import HOSTED_TTFT_S, Result, Scenario, run
-from bench.virtual_loop import VirtualLoop
 
 CALM = Scenario(seconds=18.0, freeze_at_s=6.0, requests_per_s=3.0)
 """As much as one box can do with its slots."""

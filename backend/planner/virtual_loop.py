@@ -38,7 +38,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _pass(self, seconds: float) -> None:
         self._now += seconds
 
-    async def create_server(self, factory: Factory, *args: Any, sock: Any = None, ssl: Any = None, **_: Any) -> Any:
+    async def create_server(  # type: ignore[override]  # as much of it as is used
+        self, factory: Factory, *args: Any, sock: Any = None, ssl: Any = None, **_: Any
+    ) -> Any:
         """Only on a socket that listens, and without TLS."""
         if any(args) or sock is None or ssl is not None:
             raise ValueError("a server in memory takes a socket, and no TLS")
@@ -46,7 +48,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._servers[port] = server = Listening(factory, sock, lambda: self._servers.pop(port, None))
         return server
 
-    async def create_connection(
+    async def create_connection(  # type: ignore[override]  # as much of it as is used
         self, factory: Factory, host: Any = None, port: Any = None, *, ssl: Any = None, **_: Any
     ) -> Any:
         """To a server of this loop. Raises ConnectionRefusedError."""
@@ -111,7 +113,11 @@ class _End(asyncio.Transport):
             self._loop.call_soon(self._lose)
 
     def abort(self) -> None:
-        self.close()
+        """As a reset: the other side loses its connection at once, and what was sent and has not arrived."""
+        if not self._lost:
+            self._closing = True
+            self._loop.call_soon(self._lose)
+            self._loop.call_soon(self.peer._reset)
 
     def is_closing(self) -> bool:
         return self._closing
@@ -146,7 +152,12 @@ class _End(asyncio.Transport):
             self.protocol.eof_received()
             self.close()
 
-    def _lose(self) -> None:
+    def _reset(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._lose(ConnectionResetError("the other side is gone"))
+
+    def _lose(self, why: Exception | None = None) -> None:
         if not self._lost:
             self._lost = True
-            self.protocol.connection_lost(None)
+            self.protocol.connection_lost(why)
