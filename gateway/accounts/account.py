@@ -137,6 +137,13 @@ class Account:
                 allowance.missed = max(allowance.missed, ahead[1] if kind == "tokens" else ahead[0])
 
     @property
+    def has_begun(self) -> bool:
+        """Whether half of an equal share is here, or nothing is left that others could give up."""
+        return self.touched_at is not None and all(
+            one is None or 2 * (one.held - one.spent) >= one.fair or not one.spare_elsewhere for one in self.allowances
+        )
+
+    @property
     def is_empty(self) -> bool:
         """Whether nothing is held here, nor asked for."""
         return not self.wants and all(one is None or not one.held for one in self.allowances)

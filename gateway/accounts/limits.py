@@ -131,8 +131,8 @@ class Limits:
         return not is_news or account.may_come(tokens, now, ahead=ahead)
 
     def is_settled(self, now: float) -> bool:
-        """Whether it is known who else is there, and what is theirs has been asked for."""
-        return self.others.known(now) and all(account.touched_at is not None for account in self.accounts.values())
+        """Whether it is known who else is there, and enough of what they had is here."""
+        return self.others.known(now) and all(account.has_begun for account in self.accounts.values())
 
     def wait(self, key: str, tokens: int, wake: Waiter) -> Waiter:
         """``wake`` is called when there may be enough; the result is to be called when nobody waits any more."""

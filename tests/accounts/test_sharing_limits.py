@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.accounts.account import Terms, Ticket
+from tests.accounts import several as processes
 from tests.accounts.several import KEY, Several
 
 SETTLE_S = 4.0
@@ -268,3 +269,18 @@ def test_a_visitor_gets_a_permit_that_others_hold_idly_and_gives_it_back(limit: 
         assert len(tickets) == limit
         for one in tickets:
             one.end(0, several.now)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_who_joins_is_ready_once_it_has_enough_to_begin_with(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A machine so busy that others are seen to live before they have given up anything.
+    monkeypatch.setattr(processes, "EXCHANGE_S", 0.45)
+    several = Several(count, Terms(requests=60, concurrency=24))
+    several.run(several.now + SETTLE_S)
+    joined = several.join()
+    began = several.now
+    while not joined.accounts[KEY].touched_at or not joined.is_settled(several.now):
+        several.run(several.now + 0.02)
+        assert several.now < began + 5.0, "the start is not to be held up for longer"
+    for allowance in joined.accounts[KEY].allowances:
+        assert allowance is None or allowance.left(several.now) >= allowance.limit // (count + 1) / 2
