@@ -15,9 +15,9 @@ NAMED = 5
 """How many names a line about many adapters gives."""
 
 
-def adapter_paths(root: str, names: list[str]) -> dict[str, str]:
-    """Each adapter's folder under ``root``, which is a path on the box."""
-    return {name: f"{root.rstrip('/')}/{name}" for name in sorted(names)}
+def adapter_paths(root: str, names: list[str], given: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Each adapter's folder: as ``given``, or under ``root``, which are paths on the box."""
+    return {name: (given or {}).get(name) or f"{root.rstrip('/')}/{name}" for name in sorted(names)}
 
 
 def folder_objections(root: str, adapters: Mapping[str, str], max_lora_rank: int, *, here: bool) -> Iterator[Objection]:

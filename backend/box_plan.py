@@ -53,7 +53,7 @@ def box_to_serve(policies: PolicySet, name: str, release: Release, *, here: bool
             hint = "write which folder holds the adapters on its boxes, or engine.register_adapters: false"
             found.append(Objection(f"fleets.{fleet_name}", "has no adapter_root", hint))
         else:
-            adapters = adapter_paths(fleet.adapter_root, names)
+            adapters = adapter_paths(fleet.adapter_root, names, fleet.adapter_paths)
             found += folder_objections(fleet.adapter_root, adapters, fleet.max_lora_rank, here=here)
     listening = _listening(box, options, found)
     if fleet.model_path is None or listening is None:

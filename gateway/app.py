@@ -17,6 +17,7 @@ from gateway.accounts.account_store import AccountStore
 from gateway.accounts.accounts import FIRST_EXCHANGE_S, Accounts
 from gateway.accounts.caps import Caps
 from gateway.accounts.view import AccountsView
+from gateway.adapters.keeper import AdapterKeeper
 from gateway.control.app import ControlSources, create_control_app
 from gateway.dataplane.accounting import Accounting
 from gateway.dataplane.attempt import Asker
@@ -87,6 +88,7 @@ class Gateway:
         else:
             self._metrics.workers.set(1)
         self._fleets = Fleets(metrics=self._metrics, alarms=self._alarms, events=self._events, new_box=new_box)
+        self._adapters = AdapterKeeper(self._fleets, self._follower, self._metrics, self._alarms, self._events)
         self._heartbeat: Heartbeat | None = None
         if settings.redis_url is not None:
             store = PolicyStore(settings.redis_url)
@@ -175,6 +177,7 @@ class Gateway:
             await self._orders.start(self._follower.redis_url)
             self._drills.start(self._follower.redis_url)
             self._scores.start(self._follower.redis_url)
+            self._adapters.start(self._follower.redis_url)
             self._audit.start()
             collect_rarely()
             switch_soon()
@@ -206,10 +209,8 @@ class Gateway:
                 sock.close()
             if self._heartbeat is not None:
                 await self._heartbeat.close()
-            await self._scores.close()
-            await self._drills.close()
-            await self._orders.close()
-            await self._accounts.close()
+            for part in (self._adapters, self._scores, self._drills, self._orders, self._accounts):
+                await part.close()
             if self._account_store is not None:
                 await self._account_store.close()
             await self._audit.close()
@@ -234,6 +235,7 @@ class Gateway:
             orders=self._orders,
             drills=DrillDesk(self._drills),
             scores=self._scores,
+            adapters=self._adapters.status,
             audit=self._audit,
             admin_token=settings.admin_token,
             workers=self._workers,
@@ -318,11 +320,8 @@ class Gateway:
             self._crew.table.tell_all()
 
     def _took_effect(self, policy: CompiledPolicy) -> None:
-        self._fleets.follow(policy)
-        self._providers.follow(policy)
-        self._hosted.follow(policy)
-        self._drills.follow(policy)
-        self._accounts.follow(policy)
+        for part in (self._fleets, self._providers, self._hosted, self._adapters, self._drills, self._accounts):
+            part.follow(policy)
         if self._crew is not None:
             self._crew.accounts.follow(policy)
         self._caps.follow(policy)

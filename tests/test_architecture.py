@@ -25,7 +25,10 @@ UPSTREAM = POLICY | {"gateway.upstream"}
 FLEET = UPSTREAM | {"gateway.fleet"}
 STORED = frozenset({"gateway.accounts", "gateway.orders"})
 SCORES = frozenset({"gateway.scores"})
-PARTS = FLEET | STORED | {"gateway.dataplane", "gateway.control", "gateway.workers", "gateway.drills"} | SCORES
+ADAPTERS = frozenset({"gateway.adapters"})
+PARTS = (
+    FLEET | STORED | {"gateway.dataplane", "gateway.control", "gateway.workers", "gateway.drills"} | SCORES | ADAPTERS
+)
 ROOMS: dict[str, frozenset[str]] = {
     "gateway.errors": frozenset(),
     "gateway.tasks": frozenset(),
@@ -38,6 +41,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "gateway.accounts": POLICY,
     "gateway.orders": POLICY,
     "gateway.scores": POLICY,
+    "gateway.adapters": FLEET,
     "gateway.dataplane": FLEET | STORED,
     "gateway.drills": FLEET | STORED | {"gateway.dataplane"},
     "gateway.workers": FLEET | STORED | {"gateway.dataplane", "gateway.drills"},

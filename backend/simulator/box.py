@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -18,7 +19,7 @@ from backend.simulator.journal import Entry
 from backend.simulator.modelled_engine import ModelledEngine, PauseMode
 from backend.simulator.numbering import continued_text, numbered_arguments, numbered_text
 from backend.simulator.replies import Replies, say
-from backend.simulator.steps import Wait
+from backend.simulator.steps import Script, Wait
 from backend.simulator.vllm_answers import Vllm, VllmChat, VllmCompletion
 from backend.simulator.vllm_refusals import (
     BUSY,
@@ -57,6 +58,8 @@ ROUTES = {
     "/tokenize": ("POST",),
     "/version": ("GET",),
 }
+LOADING = frozenset({"/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
+"""Only under ``VLLM_ALLOW_RUNTIME_LORA_UPDATING=1`` (``vllm/entrypoints/serve/lora/api_router.py``)."""
 DEV_ROUTES = {"/sleep": ("POST",), "/wake_up": ("POST",), "/is_sleeping": ("GET",)}
 """Under ``VLLM_SERVER_DEV_MODE=1`` (``vllm/entrypoints/serve/dev/sleep/api_router.py``)."""
 
@@ -75,8 +78,24 @@ class _UnloadAdapter(msgspec.Struct):
     lora_name: str
 
 
+class _Acting(Fixed):
+    """Something is done as the answer is due, and takes so many seconds; not where a fault takes the answer's place."""
+
+    def __init__(self, dialect: Vllm, said: bytes, act: Callable[[], float | None]) -> None:
+        super().__init__(dialect, said, content_type=UNTYPED)
+        self._act = act
+
+    def script(self) -> Script:
+        """First the deed, then the answer."""
+        if seconds := self._act():
+            yield Wait(seconds)
+        yield from super().script()
+
+
 class Box(App):
-    """One vLLM server. ``dev_mode``: with the endpoints for sleep, which only a modelled engine has."""
+    """One vLLM server. ``dev_mode``: with the endpoints for sleep, which only a modelled engine has.
+    ``runtime_loading`` False: without those that load and unload adapters.
+    """
 
     dialect = Vllm()
     generating = frozenset({"/v1/chat/completions", "/v1/completions"})
@@ -91,6 +110,7 @@ class Box(App):
         any_adapter: bool,
         dev_mode: bool = False,
         replies: Replies | None = None,
+        runtime_loading: bool = True,
     ) -> None:
         self.engine = engine
         self._api_key = api_key
@@ -98,6 +118,8 @@ class Box(App):
         self._any_adapter = any_adapter
         self._replies = replies
         self._routes = {**ROUTES, **DEV_ROUTES} if dev_mode and isinstance(engine, ModelledEngine) else ROUTES
+        if not runtime_loading:
+            self._routes = {path: methods for path, methods in self._routes.items() if path not in LOADING}
         self._ids = random.Random()  # noqa: S311  # names of answers, not secrets
         self._created = int(wall_s())
 
@@ -144,9 +166,9 @@ class Box(App):
             case "/version":
                 return self._json({"version": VERSION})
             case "/v1/load_lora_adapter":
-                return self._load(self._read(entry, _LoadAdapter))
+                return self._load(self._read(entry, _LoadAdapter), entry)
             case "/v1/unload_lora_adapter":
-                return self._unload(self._read(entry, _UnloadAdapter))
+                return self._unload(self._read(entry, _UnloadAdapter), entry)
         if isinstance(self.engine, ModelledEngine):
             match path:
                 case "/sleep":
@@ -252,8 +274,9 @@ class Box(App):
             "is_blocking": False,
         }
 
-    def _load(self, wanted: _LoadAdapter) -> Answer:
-        name = wanted.lora_name
+    def _load(self, wanted: _LoadAdapter, entry: Entry) -> Answer:
+        # As rules know an adapter by.
+        entry.model = name = wanted.lora_name
         if not name or not wanted.lora_path:
             raise bad_adapter("Both 'lora_name' and 'lora_path' must be provided.")
         if name == self.engine.base:
@@ -263,22 +286,17 @@ class Box(App):
                 f"The lora adapter '{name}' has already been loaded. If you want to load the adapter in place, "
                 "set 'load_inplace' to True."
             )
-        seconds = self.engine.load(name, wanted.lora_path)
         said = f"Success: LoRA adapter '{name}' added successfully.".encode()
-        if seconds > 0:
-            return Later(self.dialect, said, after=Wait(seconds), content_type=UNTYPED)
-        return Fixed(self.dialect, said, content_type=UNTYPED)
+        return _Acting(self.dialect, said, lambda: self.engine.load(name, wanted.lora_path))
 
-    def _unload(self, wanted: _UnloadAdapter) -> Answer:
-        name = wanted.lora_name
+    def _unload(self, wanted: _UnloadAdapter, entry: Entry) -> Answer:
+        entry.model = name = wanted.lora_name
         if not name:
             raise bad_adapter("'lora_name' needs to be provided to unload a LoRA adapter.")
         if name not in self.engine.adapters:
             raise RequestError(404, f"The lora adapter '{name}' cannot be found.", type="NotFoundError")
-        self.engine.unload(name)
-        return Fixed(
-            self.dialect, f"Success: LoRA adapter '{name}' removed successfully.".encode(), content_type=UNTYPED
-        )
+        said = f"Success: LoRA adapter '{name}' removed successfully.".encode()
+        return _Acting(self.dialect, said, lambda: self.engine.unload(name))
 
     def _sleep(self, engine: ModelledEngine, entry: Entry) -> Answer:
         query = parse_qs(entry.query)

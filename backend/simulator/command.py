@@ -61,6 +61,9 @@ def simulate_box(
     server_dev_mode: Annotated[
         bool, typer.Option(help="With /sleep, /wake_up and /is_sleeping; implies --faithful.")
     ] = False,
+    runtime_loading: Annotated[
+        bool, typer.Option(help="Let adapters be loaded and unloaded, as under VLLM_ALLOW_RUNTIME_LORA_UPDATING=1.")
+    ] = True,
     start_delay_s: Annotated[float, typer.Option(help="How long it loads before it answers.", min=0)] = 0.0,
     loading: Annotated[Loading, typer.Option(help="What it does while it loads.")] = Loading.UNAVAILABLE,
     shutdown_timeout_s: Annotated[
@@ -111,6 +114,7 @@ def simulate_box(
             any_adapter=any_adapter,
             dev_mode=server_dev_mode,
             replies=Replies.read(replies) if replies is not None else None,
+            runtime_loading=runtime_loading,
         )
 
     try:

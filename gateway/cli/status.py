@@ -18,6 +18,7 @@ from gateway.cli.limits_shown import in_words
 from gateway.cli.order_line import order_line
 from gateway.cli.proofs_table import proofs_table
 from gateway.cli.score_line import score_line
+from gateway.cli.sync_lines import sync_lines
 from gateway.observe.actor import Actor
 
 _STYLES = {"closed": "green", "half_open": "yellow", "open": "red", "unavailable": "red"}
@@ -87,6 +88,8 @@ def _show(found: dict[str, Any], console: Console) -> None:
             escape(trouble) or "–",
         )
     console.print(table)
+    for line in sync_lines(found["adapter_sync"]):
+        console.print(line)
     for line in split_lines(found["aliases"]):
         console.print(line)
     for fleet in found["fleets"]:

@@ -59,6 +59,7 @@ def status(sources: ControlSources) -> Document:
         "policy": None if policy is None else _policy(policy, sources.policies.source),
         "fleets": [_fleet(name, homes, now) for name, homes in fleets.homes.items()],
         "boxes": [_box(box, fleets, by_box.get(box.name, ()), now) for box in fleets.all()],
+        "adapter_sync": sources.adapters(),
         "providers": [] if policy is None else _providers(policy, sources.hosted, now),
         "orders": orders(sources),
         "drills": sources.drills.overview(),

@@ -77,7 +77,8 @@ class Audit(Protocol):
 @dataclass(frozen=True, slots=True)
 class ControlSources:
     """Everything the control plane shows. ``explain`` is the data plane's, ``workers`` the processes that answer,
-    ``accounts`` what customers have used, ``gateways`` all that live on the same store.
+    ``adapters`` how those on the boxes are kept as policies name them, ``accounts`` what customers have used,
+    ``gateways`` all that live on the same store.
 
     ``clock`` is monotonic and the one of the breakers, in seconds.
     """
@@ -95,6 +96,7 @@ class ControlSources:
     audit: Audit
     admin_token: str | None = field(repr=False)
     workers: Callable[[], list[dict[str, Any]]] = list
+    adapters: Callable[[], list[dict[str, Any]]] = list
     accounts: AccountsView | None = None
     gateways: Callable[[], Sequence[Replica]] = tuple
     clock: Callable[[], float] = time.monotonic

@@ -67,7 +67,7 @@ def resolve(customer: CustomerPolicy, request: Request, conversation: bytes) -> 
     if alias is None:
         raise _not_found(request.model)
     if alias.only is not None:
-        request.resolved(alias.only)
+        request.resolved(alias.only, *alias.predecessors)
     else:
         request.resolved(*alias.versions(conversation_of(request.endpoint, request.body, conversation)))
 

@@ -1,4 +1,5 @@
-"""Which adapters a box says it has: asked for only where one was missing, to learn that it is there again.
+"""Which adapters a box says it has: asked where one was missing, to learn that it is there again, and before and after
+adapters are loaded.
 
 A request by a customer would tell as well, but the box may be the second choice of all that ask for the adapter, and
 then nobody ever asks it.
@@ -21,6 +22,8 @@ LIMIT_BYTES = 8 << 20
 
 class _Model(msgspec.Struct):
     id: str
+    root: str | None = None
+    parent: str | None = None
 
 
 class _Models(msgspec.Struct):
@@ -35,6 +38,18 @@ async def listed_adapters(pool: Pool, spec: BoxSpec, until: float) -> frozenset[
 
     :raises UpstreamError: it does not say.
     """
+    return frozenset(model.id for model in await _listed(pool, spec, until))
+
+
+async def adapter_roots(pool: Pool, spec: BoxSpec, until: float) -> dict[str, str | None]:
+    """By name, where each adapter that the box lists was loaded from, as far as it says; without the base.
+
+    :raises UpstreamError: it does not say what it has.
+    """
+    return {model.id: model.root for model in await _listed(pool, spec, until) if model.parent is not None}
+
+
+async def _listed(pool: Pool, spec: BoxSpec, until: float) -> list[_Model]:
     exchange = await pool.exchange(request_head("GET", pool.origin, PATH, api_key=spec.api_key), b"", until)
     try:
         exchange.until = until
@@ -44,6 +59,6 @@ async def listed_adapters(pool: Pool, spec: BoxSpec, until: float) -> frozenset[
     if exchange.status != 200:
         raise UpstreamStatus(exchange.status, body)
     try:
-        return frozenset(model.id for model in _decode(body).data)
+        return _decode(body).data
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"{PATH} is no list of models: {error}") from error

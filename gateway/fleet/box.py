@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from gateway.errors import BoxEjected, Reason, UpstreamError, UpstreamTimeout
 from gateway.fleet.blame import Blame, Failure
@@ -15,6 +14,7 @@ from gateway.fleet.engine_metrics import EngineReading
 from gateway.fleet.obstacle import OF_PAIR, Obstacle
 from gateway.fleet.pairs import Pairs
 from gateway.fleet.permit import Permit
+from gateway.fleet.probe_result import ProbeResult
 from gateway.fleet.request_head import request_head
 from gateway.fleet.suspects import Suspects
 from gateway.observe.actor import UNKNOWN, Actor
@@ -24,18 +24,6 @@ from gateway.observe.metrics import GatewayMetrics
 from gateway.policy.compiled import BoxSpec
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.pool import Pool
-
-ProbeOutcome = Literal["ok", "silent", "refused", "status", "garbage", "busy"]
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeResult:
-    """How the last probe went. ``at_s`` is Unix time; ``error`` is empty when it went well."""
-
-    at_s: float
-    outcome: ProbeOutcome
-    took_s: float
-    error: str = ""
 
 
 class Watch(Protocol):
@@ -225,6 +213,14 @@ class Box:
         """It is not."""
         self.pairs.trust(adapter)
 
+    def hold(self, adapter: str, now: float) -> None:
+        """It is being loaded, and has to answer before customers are sent there: until :meth:`let` it is missing."""
+        self.pairs.hold(adapter, now)
+
+    def let(self, adapter: str, *, answers: bool) -> None:
+        """That is over: it ``answers``, or it is on the box no more."""
+        self.pairs.let(adapter, answers=answers)
+
     def retire(self) -> None:
         """The box left the policy: its alarms end, its connections close as the attempts on them end."""
         self._retired = True
@@ -314,9 +310,8 @@ class Box:
     def _unauthorized(self, why: str) -> None:
         if not self._retired:
             self._refuses_key = True
-            self._alarms.on(
-                "box_unauthorized", self.name, f"box {self.name} refuses our key ({why}): check its api_key"
-            )
+            told = f"box {self.name} refuses our key ({why}): check its api_key"
+            self._alarms.on("box_unauthorized", self.name, told)
 
     def _authorized(self) -> None:
         self._refuses_key = False
@@ -339,8 +334,9 @@ class Box:
         # A trial that fails is no news: of a box that is down for an hour one event is enough.
         if state != "half_open" and state != self._told and not self._retired:
             self._told = state
-            why = {"why": self.last_error} if state == "open" else {}
-            self._events.add("box_state", box=self.name, state=state, **why)
+            self._events.add(
+                "box_state", box=self.name, state=state, **({"why": self.last_error} if state == "open" else {})
+            )
         if self.watch is not None:
             self.watch.set()
 

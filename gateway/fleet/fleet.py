@@ -93,7 +93,7 @@ class Fleets:
         known: dict[str, frozenset[str]] = {}
         for fleet in compiled.fleets.values():
             adapters = frozenset[str]().union(
-                *(customer.adapters for customer in compiled.customers.values() if customer.fleet.name == fleet.name)
+                *(customer.askable for customer in compiled.customers.values() if customer.fleet.name == fleet.name)
             )
             boxes = []
             for spec in fleet.boxes:

@@ -52,12 +52,18 @@ class Pairs:
         self._on_change = on_change
         self.known: dict[str | None, Pair] = {}
         """To be looked into by whoever has no time for a call: it is nearly always empty."""
+        self.held: set[str | None] = set()
+        """Those that are on the box and have not been seen to answer: to customers they are missing."""
         self._new_breaker = new_breaker
 
     def fault(self, adapter: str | None, now: float) -> PairFault | None:
         """None where the box may be asked for this adapter; else why not."""
         pair = self.known.get(adapter)
-        if pair is None or pair.breaker.admits(now):
+        if pair is None:
+            return None
+        if adapter in self.held:
+            return PairFault.MISSING
+        if pair.breaker.admits(now):
             return None
         if pair.suspected:
             return PairFault.SUSPECTED
@@ -68,8 +74,30 @@ class Pairs:
 
         A suspected one is not forced on anybody: that would make one customer's last resort everybody's outage.
         """
+        if adapter in self.held and not force:
+            return None
         pair = self.known[adapter]
         return pair.breaker.begin(now, force=force and not pair.suspected)
+
+    def hold(self, adapter: str, now: float) -> None:
+        """Nobody is to be sent to it before :meth:`let`: it is being loaded, and has to answer first."""
+        pair = self._pair(adapter)
+        pair.missing = True
+        pair.breaker.trip(now)
+        self.held.add(adapter)
+
+    def let(self, adapter: str, *, answers: bool) -> None:
+        """It was held: it ``answers``, or the box has it no more, which is found out as of any other."""
+        self.held.discard(adapter)
+        pair = self.known.get(adapter)
+        if not answers or pair is None:
+            return
+        if pair.suspected:
+            # One token is no proof that it ends no boxes.
+            pair.missing = False
+            self._alarms.off(ALARM, self._subject(adapter))
+        else:
+            self.forget(adapter)
 
     def lacks(self, adapter: str | None, permit: Permit | None, why: str, now: float) -> None:
         """The box answered that it does not have the adapter, which one answer is enough to believe.
@@ -77,9 +105,9 @@ class Pairs:
         ``permit`` is the attempt's, if the pair gave one.
         """
         pair = self._pair(adapter)
-        if not pair.missing:
-            name = adapter or BASE
-            self._alarms.on(ALARM, f"{self._box}/{name}", f"box {self._box} has no {name}: {why}")
+        # Also where it was held before anybody had missed it.
+        if not self._alarms.is_on(ALARM, self._subject(adapter)):
+            self._alarms.on(ALARM, self._subject(adapter), f"box {self._box} has no {adapter or BASE}: {why}")
         pair.missing = True
         if permit is None or pair.breaker.closed:
             pair.breaker.trip(now)
@@ -136,12 +164,16 @@ class Pairs:
 
     def overdue(self, now: float) -> bool:
         """Whether it is time to look if an adapter that was missing is there again."""
-        return any(pair.missing and pair.breaker.retry_at <= now for pair in self.known.values())
+        return any(
+            pair.missing and pair.breaker.retry_at <= now and adapter not in self.held
+            for adapter, pair in self.known.items()
+        )
 
     def listed(self, names: frozenset[str]) -> None:
         """The box says that it has these."""
         for adapter in [adapter for adapter, pair in self.known.items() if pair.missing and adapter in names]:
-            self.forget(adapter)
+            if adapter not in self.held:
+                self.forget(adapter)
 
     def blame_the_box(self) -> None:
         """The box is found to be at fault: what fails on it is not the adapters', but for those that it does not have
@@ -162,8 +194,9 @@ class Pairs:
 
     def forget(self, adapter: str | None) -> None:
         """Nothing is wrong with this adapter, or nobody cares."""
+        self.held.discard(adapter)
         if self.known.pop(adapter).missing:
-            self._alarms.off(ALARM, f"{self._box}/{adapter or BASE}")
+            self._alarms.off(ALARM, self._subject(adapter))
 
     def items(self) -> Iterable[tuple[str | None, Pair]]:
         """Each adapter in here, and what is known of it."""
@@ -173,13 +206,17 @@ class Pairs:
         """What is known of ``adapter``, if it is in here."""
         return self.known.get(adapter)
 
-    def follow(self, found: Mapping[str | None, tuple[bool, bool]]) -> None:
+    def follow(self, found: Mapping[str | None, tuple[bool, bool]], held: Iterable[str | None] = ()) -> None:
         """Exactly these are in here, each with whether it is missing, and suspected, as another process found out."""
         for adapter in [adapter for adapter in self.known if adapter not in found]:
             self.forget(adapter)
         for adapter, (is_missing, is_suspected) in found.items():
             pair = self._pair(adapter)
             pair.missing, pair.suspected = is_missing, is_suspected
+        self.held = set(held)
+
+    def _subject(self, adapter: str | None) -> str:
+        return f"{self._box}/{adapter or BASE}"
 
     def _pair(self, adapter: str | None) -> Pair:
         pair = self.known.get(adapter)

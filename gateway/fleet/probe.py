@@ -24,9 +24,10 @@ from gateway.errors import (
 )
 from gateway.fleet.adapter_listing import listed_adapters
 from gateway.fleet.blame import MAX_ERROR_CHARS, Blame, blame
-from gateway.fleet.box import Box, ProbeOutcome, ProbeResult
+from gateway.fleet.box import Box
 from gateway.fleet.permit import Permit
 from gateway.fleet.probe_answer import LIMIT_BYTES, ProbeAnswer
+from gateway.fleet.probe_result import ProbeOutcome, ProbeResult
 from gateway.observe.metrics import GatewayMetrics
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.refusal import read_refusal

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from gateway.observe.adapter_metrics import AdapterSyncMetrics
 from gateway.observe.instruments import CONTENT_TYPE, Counter, Gauge, Histogram, Registry
 
 __all__ = [
@@ -318,6 +319,7 @@ class GatewayMetrics:
                 ("customer", "path"),
             )
         )
+        self.adapter_sync = AdapterSyncMetrics(registry)
 
         # Policies and alarms.
         self.audit_waiting = add(

@@ -21,13 +21,15 @@ def named_conversation(name: str) -> bytes:
 class Alias:
     """One customer's alias. ``weights``: as they were written, in that order, with those that are 0.
 
-    ``only``: the adapter that gets every request; None where several share them.
+    ``only``: the adapter that gets every request; None where several share them. ``predecessors``: what it stood for in
+    earlier versions of the policies, the latest first, for as long as boxes lack what it stands for now.
     """
 
     customer: str
     name: str
     weights: Mapping[str, int] = field(hash=False)
     only: str | None
+    predecessors: tuple[str, ...] = field(default=(), kw_only=True)
     _shares: tuple[tuple[str, int, bytes], ...] = field(repr=False)
 
     @classmethod
@@ -50,6 +52,7 @@ class Alias:
 
     def versions(self, conversation: bytes) -> tuple[str, ...]:
         """The adapters for ``conversation`` in the order of preference; those of weight 0 are not among them.
+        Predecessors come last: they stand in where boxes lack all others.
 
         Weighted rendezvous hashing (Schindelhauer and Schomaker, 2005): each adapter draws an exponential time of rate
         ``weight`` from a hash of itself and the conversation, and the first wins. So an adapter wins with its share of
@@ -57,13 +60,9 @@ class Alias:
         in every process, as it knows nothing but names.
         """
         if self.only is not None:
-            return (self.only,)
-        return tuple(
-            adapter
-            for _, adapter in sorted(
-                (_draw(prefix, conversation) / weight, adapter) for adapter, weight, prefix in self._shares
-            )
-        )
+            return (self.only, *self.predecessors)
+        drawn = sorted((_draw(prefix, conversation) / weight, adapter) for adapter, weight, prefix in self._shares)
+        return (*(adapter for _, adapter in drawn), *self.predecessors)
 
 
 def _draw(prefix: bytes, conversation: bytes) -> float:

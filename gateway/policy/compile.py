@@ -19,6 +19,7 @@ from gateway.policy.compiled import (
     ProviderStep,
     StaticStep,
     Step,
+    SyncSpec,
 )
 from gateway.policy.crosscheck import by_name, crosscheck
 from gateway.policy.diagnostics import Diagnostic, key_path
@@ -105,7 +106,15 @@ def _fleet(name: str, fleet: models.Fleet, env: Mapping[str, str] | None) -> Fle
     for box_name, box in fleet.boxes.items():
         api_key, unavailable = _resolve(box.api_key, env)
         boxes.append(BoxSpec(box_name, name, box.url, box.max_loras, box.cpu_pool, api_key, unavailable))
-    return FleetSpec(name, fleet.base_model, tuple(boxes))
+    sync = fleet.sync or models.Sync()
+    return FleetSpec(
+        name,
+        fleet.base_model,
+        tuple(boxes),
+        fleet.adapter_root,
+        fleet.adapter_paths,
+        SyncSpec(sync.watch, sync.every, sync.grace),
+    )
 
 
 def _provider(name: str, provider: models.Provider, env: Mapping[str, str] | None) -> ProviderSpec:

@@ -32,12 +32,30 @@ class BoxSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SyncSpec:
+    """How the adapters on a fleet's boxes are kept as policies name them. ``watch``: gateways do it themselves."""
+
+    watch: bool = False
+    every_s: float = 30.0
+    grace_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class FleetSpec:
     """All boxes that serve one base model, in the order of the YAML."""
 
     name: str
     base_model: str
     boxes: tuple[BoxSpec, ...]
+    adapter_root: str | None = None
+    adapter_paths: Mapping[str, str] = field(default_factory=dict, hash=False)
+    sync: SyncSpec = SyncSpec()
+
+    def path_of(self, adapter: str) -> str | None:
+        """Where ``adapter`` lies on the boxes; None where the policy does not say."""
+        if (given := self.adapter_paths.get(adapter)) is not None:
+            return given
+        return None if self.adapter_root is None else f"{self.adapter_root.rstrip('/')}/{adapter}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +151,12 @@ class CustomerPolicy:
     tokens_per_minute: int | None = None
     usd_per_day: float | None = None
     """What hosted providers may cost on one day, UTC; None: any amount."""
+
+    @property
+    def askable(self) -> frozenset[str]:
+        """The adapters that boxes may be asked for: its own, and those that its aliases stood for before."""
+        predecessors = [name for alias in self.aliases.values() for name in alias.predecessors]
+        return self.adapters.union(predecessors) if predecessors else self.adapters
 
     def __post_init__(self) -> None:
         # Compiling drops such steps. Here too, so that no other way of making one can forget it.

@@ -72,6 +72,9 @@ def _fleets(fleet: FleetFile) -> Iterator[Finding]:
             if box.url.rstrip("/").endswith("/v1"):
                 yield Finding("fleet", (*at, "url"), "ends in /v1, which is added to it", "leave /v1 out", "warning")
             yield from engine_findings(fleet_name, one, box_name, box)
+        if one.sync is not None and one.sync.watch and one.adapter_root is None:
+            at = ("fleets", fleet_name, "sync")
+            yield Finding("fleet", at, "watches, and nothing says where adapters lie", "write adapter_root", "warning")
 
 
 def _pools(fleet: FleetFile, customers: tuple[CustomerFile, ...]) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ from gateway.policy.snapshot import Memory, Snapshot
 from gateway.policy.standing import Refusal
 from gateway.policy.state_dir import prepare_state_dir
 from gateway.policy.store import PolicyStore
+from gateway.policy.succession import with_predecessors
 from gateway.policy.validate import read_folder
 from gateway.policy.versions import Head, StoredVersion
 from gateway.tasks import TaskSet
@@ -224,7 +225,7 @@ class PolicyFollower:
             version = await self.store.load(head.version)
             if version.head != head:
                 raise StoreCorrupt(f"{version.head} lies in its place")
-            compiled = await asyncio.to_thread(version.compile, self._env)
+            compiled = await asyncio.to_thread(self._compiled, version)
         except (StoreCorrupt, PolicyError) as error:
             self._refused = head
             self._alarms.version_refused(head, error)
@@ -234,6 +235,9 @@ class PolicyFollower:
             self._put_in_force(version, compiled, self._truth)
             self._memory = self._memory.in_force(version)
         await self._remember()
+
+    def _compiled(self, version: StoredVersion) -> CompiledPolicy:
+        return with_predecessors(version.compile(self._env), self.current)
 
     def _put_in_force(self, version: StoredVersion, compiled: CompiledPolicy, source: Source) -> None:
         self.current, self.source, self.version, self.refusal = compiled, source, version, None

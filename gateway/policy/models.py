@@ -49,6 +49,17 @@ class Box(Keys):
         return max(64, self.max_loras) if self.max_cpu_loras is None else self.max_cpu_loras
 
 
+class Sync(Keys):
+    """How the adapters on a fleet's boxes are kept as policies name them; for gateways and `failsoft backend sync`."""
+
+    watch: bool = False
+    """Gateways load what boxes lack and unload what policies no longer name; one of all gateways does it at a time."""
+    every: Duration = 30.0
+    """How often a gateway looks, besides when policies change or a box comes back. 30s."""
+    grace: Duration = 60.0
+    """How long an adapter stays on the boxes after policies stopped naming it. 60s."""
+
+
 class Fleet(Keys):
     """All boxes that serve one base model."""
 
@@ -58,10 +69,14 @@ class Fleet(Keys):
     """Where the base lies on the boxes, for `failsoft backend`."""
     adapter_root: Text | None = None
     """The folder that holds the adapters on the boxes."""
+    adapter_paths: dict[ModelName, Text] = Field(default_factory=dict)
+    """Where an adapter lies on the boxes, if not in adapter_root under its name."""
     max_lora_rank: Annotated[int, AfterValidator(_known_rank)] = 16
     """One rank for all adapters of the fleet."""
     engine: EngineOptions | None = None
     """For `failsoft backend`: how vLLM is started on the boxes."""
+    sync: Sync | None = None
+    """How adapters get onto the boxes while they serve. By `failsoft backend sync` alone, when left out."""
     boxes: Annotated[dict[Name, Box], Field(min_length=1)]
     """The vLLM servers, by name."""
 

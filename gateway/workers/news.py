@@ -60,6 +60,7 @@ class PairStanding(Part):
     suspected: bool
     breaker: Finding
     trial: int
+    held: bool = False
 
 
 class Standing(Part):

@@ -105,6 +105,16 @@ class WatcherBox(Box):
         super().trust(adapter)
         self._listener.touched(self, at_once=True)
 
+    def hold(self, adapter: str, now: float) -> None:
+        """It is being loaded, and has to answer before customers are sent there."""
+        super().hold(adapter, now)
+        self._listener.touched(self, at_once=True)
+
+    def let(self, adapter: str, *, answers: bool) -> None:
+        """That is over."""
+        super().let(adapter, answers=answers)
+        self._listener.touched(self, at_once=True)
+
     def drain(self, actor: Actor = UNKNOWN) -> None:
         """An operator takes it off duty."""
         super().drain(actor)
@@ -208,7 +218,14 @@ class WatcherBox(Box):
             self._whose(self.breaker),
             self.duty.finding(),
             [
-                PairStanding(adapter, pair.missing, pair.suspected, pair.breaker.finding(), self._whose(pair.breaker))
+                PairStanding(
+                    adapter,
+                    pair.missing,
+                    pair.suspected,
+                    pair.breaker.finding(),
+                    self._whose(pair.breaker),
+                    held=adapter in self.pairs.held,
+                )
                 for adapter, pair in self.pairs.items()
             ],
             sorted(self._failing),

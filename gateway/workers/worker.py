@@ -32,6 +32,7 @@ from gateway.observe.export import export
 from gateway.observe.metrics import GatewayMetrics, Registry
 from gateway.orders.forced import Forced
 from gateway.policy.compiled import CompiledPolicy
+from gateway.policy.succession import with_predecessors
 from gateway.policy.versions import Head, StoredVersion
 from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
@@ -292,7 +293,8 @@ class Worker:
             head = Head(policy.store_id, policy.version, policy.digest)
             version = StoredVersion(head, policy.created_s, policy.note, policy.author, policy.document)
             try:
-                self.current = current = await asyncio.to_thread(version.compile, self._env)
+                compiled = await asyncio.to_thread(version.compile, self._env)
+                self.current = current = await asyncio.to_thread(with_predecessors, compiled, self.current)
             except Exception:
                 # The watcher has compiled the same: without this version a worker would answer as nobody wants.
                 log.exception("worker %d cannot use %s", self._place.worker, head)

@@ -188,7 +188,10 @@ class WorkerBox(Box):
         if isinstance(breaker, SharedBreaker):
             breaker.follow(found.breaker, taken=self._taken(found.trial))
         self.duty.follow(found.duty)
-        self.pairs.follow({pair.adapter: (pair.missing, pair.suspected) for pair in found.pairs})
+        self.pairs.follow(
+            {pair.adapter: (pair.missing, pair.suspected) for pair in found.pairs},
+            [pair.adapter for pair in found.pairs if pair.held],
+        )
         for pair in found.pairs:
             known = self.pairs.get(pair.adapter)
             if known is not None and isinstance(known.breaker, SharedBreaker):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.clock import wall_s
-from gateway.fleet.box import ProbeResult
+from gateway.fleet.probe_result import ProbeResult
 from gateway.policy.compiled import CompiledPolicy
 from tests.control.conftest import House
 

@@ -190,6 +190,11 @@ def test_a_cpu_pool_smaller_than_the_slots_is_refused_as_vllm_would(folder: Fold
     assert "less than max_loras" in the_fault(folder.path).message
 
 
+def test_gateways_that_are_to_load_adapters_from_nowhere_are_warned_of(folder: Folder) -> None:
+    folder.write("fleet.yaml", FLEET.replace("    boxes:\n", "    sync: {watch: true}\n    boxes:\n", 1))
+    assert "where adapters lie" in " ".join(found.message for found in read_folder(folder.path).warnings)
+
+
 @pytest.mark.parametrize(
     ("remove", "words"),
     [
