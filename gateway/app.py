@@ -301,8 +301,7 @@ class Gateway:
         version = self._follower.version
         if version is None:
             return
-        deciding = [worker["policy_version"] for worker in self._workers() if worker["ready"]]
-        if any(one != version.head.version for one in deciding):
+        if self._crew is not None and not self._crew.decides_by(version.head):
             return
         self._followed = version.head
         if self._heartbeat is not None:

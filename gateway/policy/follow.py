@@ -64,6 +64,7 @@ class PolicyFollower:
         self._memory = Memory()
         self._written: Memory | None = None
         self._refused: Head | None = None
+        self._outranked: Head | None = None
         self._in_force: Head | None = None
         self._folder_read = False
         self._folder_error: PolicyError | None = None
@@ -213,6 +214,7 @@ class PolicyFollower:
             head,
             in_force=self._in_force,
             refused=self._refused,
+            outranked=self._outranked,
             seen=self._memory.seen,
             ever_filled=self._memory.ever_filled(embedded=self._embedded is not None),
             can_seed=self._folder is not None and self._embedded is None,
@@ -224,6 +226,9 @@ class PolicyFollower:
             version = await self.store.load(head.version)
             if version.head != head:
                 raise StoreCorrupt(f"{version.head} lies in its place")
+            if self._is_outranked(version):
+                self._outranked = head
+                return
             compiled = await asyncio.to_thread(version.compile, self._env)
         except (StoreCorrupt, PolicyError) as error:
             self._refused = head
@@ -234,6 +239,14 @@ class PolicyFollower:
             self._put_in_force(version, compiled, self._truth)
             self._memory = self._memory.in_force(version)
         await self._remember()
+
+    def _is_outranked(self, version: StoredVersion) -> bool:
+        """Whether it is the older of two contents under the number that is in force."""
+        now = self.version
+        if now is None or (now.head.store_id, now.head.version) != (version.head.store_id, version.head.version):
+            return False
+        self._alarms.number_given_twice(now, version)
+        return version.rank < now.rank
 
     def _put_in_force(self, version: StoredVersion, compiled: CompiledPolicy, source: Source) -> None:
         self.current, self.source, self.version, self.refusal = compiled, source, version, None

@@ -34,6 +34,13 @@ class StoredVersion:
     author: str
     document: bytes
 
+    @property
+    def rank(self) -> tuple[int, int, str]:
+        """The order of one store's versions, the same for every gateway: of two contents under one number the one that
+        was applied later holds, and in the same second the one of the higher digest.
+        """
+        return self.head.version, self.created_s, self.head.digest
+
     def checked(self) -> StoredVersion:
         """Itself, if the document is the one that the digest was made of. Raises StoreCorrupt."""
         if hashlib.sha256(self.document).hexdigest() != self.head.digest:

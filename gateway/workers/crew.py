@@ -20,7 +20,7 @@ from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.export import Export, show_elsewhere, together
 from gateway.observe.metrics import GatewayMetrics, Registry
-from gateway.policy.versions import StoredVersion
+from gateway.policy.versions import Head, StoredVersion
 from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
 from gateway.workers.account_desk import AccountDesk
@@ -140,6 +140,10 @@ class Crew:
         except TimeoutError:
             await self._until(lambda: any(member.ready for member in self._members))
 
+    def decides_by(self, head: Head) -> bool:
+        """Whether every worker that takes connections does: by this content, and not by another of the same number."""
+        return all(member.in_force == (head.version, head.digest) for member in self._members if member.ready)
+
     @property
     def in_flight(self) -> int:
         """Requests that are being answered, as far as the watcher has heard."""
@@ -147,17 +151,7 @@ class Crew:
 
     def members(self) -> list[dict[str, Any]]:
         """For people: each worker."""
-        return [
-            {
-                "worker": member.number,
-                "pid": member.pid,
-                "alive": member.pid is not None,
-                "ready": member.ready,
-                "in_flight": member.in_flight,
-                "policy_version": member.in_force,
-            }
-            for member in self._members
-        ]
+        return [member.facts() for member in self._members]
 
     def asking(self, app: Any) -> Callable[[dict[str, Any], Any, Any], Awaitable[None]]:
         """``app`` as it has to be for several workers."""
@@ -252,7 +246,7 @@ class Crew:
     def _take(self, member: Member, told: Any) -> None:
         match told:
             case InForce():
-                member.in_force = told.version
+                member.in_force = told.version, told.digest
                 self.on_in_force()
                 self.table.tell_all()
                 # Before its first connection it knows what all others know.

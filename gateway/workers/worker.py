@@ -304,7 +304,7 @@ class Worker:
             self._accounts.follow(current)
             boxes = [box for box in self._fleets.with_those_that_leave() if isinstance(box, WorkerBox)]
             self._boxes = {box.key: box for box in boxes}
-            self._line.send(InForce(current.version))
+            self._line.send(InForce(current.version, head.digest))
 
     # What is told without being asked.
 
