@@ -20,6 +20,7 @@ from gateway.policy.embedded import EmbeddedValkey
 from gateway.policy.folder_watch import Fingerprint, changes, fingerprint
 from gateway.policy.follow_step import FollowStep, follow_step
 from gateway.policy.policy_alarms import AlarmSink, PolicyAlarms, first_line, writing
+from gateway.policy.recompile import Compiler
 from gateway.policy.reconnect import patiently
 from gateway.policy.snapshot import Memory, Snapshot
 from gateway.policy.standing import Refusal
@@ -54,7 +55,7 @@ class PolicyFollower:
         if redis_url is None and folder is None:
             raise ValueError("give --redis URL or --policies DIR: there is nothing to take policies from")
         self._state_dir = state_dir
-        self._env = dict(env)
+        self._compiler = Compiler(env)
         self._sink, self._alarms = alarms, PolicyAlarms(alarms)
         self._folder = folder
         self._redis_url = redis_url
@@ -229,7 +230,7 @@ class PolicyFollower:
             if self._is_outranked(version):
                 self._outranked = head
                 return
-            compiled = await asyncio.to_thread(version.compile, self._env)
+            compiled = await asyncio.to_thread(self._compiler.compile, version)
         except (StoreCorrupt, PolicyError) as error:
             self._refused = head
             self._alarms.version_refused(head, error)
@@ -315,7 +316,7 @@ class PolicyFollower:
         if version is None:
             return
         try:
-            compiled = await asyncio.to_thread(version.compile, self._env)
+            compiled = await asyncio.to_thread(self._compiler.compile, version)
         except PolicyError as error:
             self._alarms.snapshot_unreadable(error)
             return

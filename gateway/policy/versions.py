@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.errors import StoreCorrupt
-from gateway.policy.compile import compile_policy
-from gateway.policy.compiled import CompiledPolicy
-from gateway.policy.policy_set import policy_set_from_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +42,3 @@ class StoredVersion:
         if hashlib.sha256(self.document).hexdigest() != self.head.digest:
             raise StoreCorrupt(f"{self.head} is damaged: its content does not match its digest")
         return self
-
-    def compile(self, env: Mapping[str, str] | None) -> CompiledPolicy:
-        """What the request path reads. Raises PolicyError when this release cannot use it."""
-        return compile_policy(
-            policy_set_from_document(self.document),
-            version=self.head.version,
-            store_id=self.head.store_id,
-            created_s=self.created_s,
-            env=env,
-        )

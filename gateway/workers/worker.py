@@ -32,6 +32,7 @@ from gateway.observe.export import export
 from gateway.observe.metrics import GatewayMetrics, Registry
 from gateway.orders.forced import Forced
 from gateway.policy.compiled import CompiledPolicy
+from gateway.policy.recompile import Compiler
 from gateway.policy.versions import Head, StoredVersion
 from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
@@ -110,7 +111,7 @@ class Worker:
 
     def __init__(self, place: Place, env: Mapping[str, str]) -> None:
         self._place = place
-        self._env = dict(env)
+        self._compiler = Compiler(env)
         self.current: CompiledPolicy | None = None
         self._stopping = asyncio.Event()
         self._begin = asyncio.Event()
@@ -292,7 +293,7 @@ class Worker:
             head = Head(policy.store_id, policy.version, policy.digest)
             version = StoredVersion(head, policy.created_s, policy.note, policy.author, policy.document)
             try:
-                self.current = current = await asyncio.to_thread(version.compile, self._env)
+                self.current = current = await asyncio.to_thread(self._compiler.compile, version)
             except Exception:
                 # The watcher has compiled the same: without this version a worker would answer as nobody wants.
                 log.exception("worker %d cannot use %s", self._place.worker, head)
