@@ -69,6 +69,7 @@ class PolicyFollower:
         self._in_force: Head | None = None
         self._folder_read = False
         self._folder_error: PolicyError | None = None
+        self._before_change: list[OnChange] = []
         self._listeners: list[OnChange] = []
         self._tasks = TaskSet()
         self._turn = asyncio.Lock()
@@ -103,6 +104,13 @@ class PolicyFollower:
         if self._redis_url is None:
             raise RuntimeError("there is no store")
         return self._redis_url
+
+    def before_change(self, prepare: OnChange) -> None:
+        """Call ``prepare`` in a thread with each version before it comes into force, which then may fail to come.
+
+        For what takes long with thousands of customers and changes nothing that requests see.
+        """
+        self._before_change.append(prepare)
 
     def on_change(self, listener: OnChange) -> None:
         """Call ``listener`` in the event loop with each version that comes into force, and with the one that is."""
@@ -230,7 +238,7 @@ class PolicyFollower:
             if self._is_outranked(version):
                 self._outranked = head
                 return
-            compiled = await asyncio.to_thread(self._compiler.compile, version)
+            compiled = await asyncio.to_thread(self._compiled, version)
         except (StoreCorrupt, PolicyError) as error:
             self._refused = head
             self._alarms.version_refused(head, error)
@@ -240,6 +248,13 @@ class PolicyFollower:
             self._put_in_force(version, compiled, self._truth)
             self._memory = self._memory.in_force(version)
         await self._remember()
+
+    def _compiled(self, version: StoredVersion) -> CompiledPolicy:
+        """In a thread. Raises PolicyError."""
+        compiled = self._compiler.compile(version)
+        for prepare in self._before_change:
+            prepare(compiled)
+        return compiled
 
     def _is_outranked(self, version: StoredVersion) -> bool:
         """Whether it is the older of two contents under the number that is in force."""
@@ -316,7 +331,7 @@ class PolicyFollower:
         if version is None:
             return
         try:
-            compiled = await asyncio.to_thread(self._compiler.compile, version)
+            compiled = await asyncio.to_thread(self._compiled, version)
         except PolicyError as error:
             self._alarms.snapshot_unreadable(error)
             return

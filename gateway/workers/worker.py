@@ -285,6 +285,12 @@ class Worker:
             if (box := self._boxes.get(one.key)) is not None:
                 yield box, one
 
+    def _compiled(self, version: StoredVersion) -> CompiledPolicy:
+        """In a thread. Raises PolicyError."""
+        compiled = self._compiler.compile(version)
+        self._accounts.prepare(compiled)
+        return compiled
+
     async def _follow_policies(self) -> None:
         while True:
             policy = await self._policies.get()
@@ -293,7 +299,7 @@ class Worker:
             head = Head(policy.store_id, policy.version, policy.digest)
             version = StoredVersion(head, policy.created_s, policy.note, policy.author, policy.document)
             try:
-                self.current = current = await asyncio.to_thread(self._compiler.compile, version)
+                self.current = current = await asyncio.to_thread(self._compiled, version)
             except Exception:
                 # The watcher has compiled the same: without this version a worker would answer as nobody wants.
                 log.exception("worker %d cannot use %s", self._place.worker, head)
