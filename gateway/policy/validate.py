@@ -21,7 +21,7 @@ from gateway.policy.models import CustomerFile, DefaultsFile, FleetFile, Keys
 from gateway.policy.policy_set import PolicySet
 from gateway.policy.quick_source import read_quickly
 from gateway.policy.read_ahead import Ahead
-from gateway.policy.source import MAX_BYTES, Document, Node, Problem, SourceError, decode, read_yaml
+from gateway.policy.source import Document, Node, Problem, SourceError, decode, read_bounded, read_yaml
 
 FLEET = "fleet.yaml"
 DEFAULTS = "defaults.yaml"
@@ -112,7 +112,7 @@ class _Folder:
         for path in present:
             if (known := ahead.get(path)) is not None:
                 file = self._files[len(customers)] = _File(path, f"{CUSTOMERS}/{path.name}", known.text)
-                customer = CustomerFile.model_validate_json(known.document)
+                customer = known.customer
                 documents[customer.customer] = known.document
                 self._named_after(file, customer)
                 customers.append(customer)
@@ -171,9 +171,7 @@ class _Folder:
 
     def _open(self, path: Path, relative: str) -> _File | None:
         try:
-            with path.open("rb") as opened:
-                raw = opened.read(MAX_BYTES + 1)
-            file = _File(path, relative, decode(raw))
+            file = _File(path, relative, decode(read_bounded(path)))
             file.read()
         except OSError as error:
             self._report(path, f"cannot be read: {error.strerror or error}")
