@@ -107,7 +107,9 @@ class _Folder:
         fleet: FleetFile | None = None
         defaults = DefaultsFile()
         customers: list[CustomerFile] = []
-        ahead = self._read_ahead([path for path in present if path.parent != self._folder])
+        # There may be thousands, to compare whose paths takes long.
+        general = sum(path.parent == self._folder for path in present[:2])
+        ahead = self._read_ahead(present[general:])
         documents: dict[str, bytes] = {}
         for path in present:
             if (known := ahead.get(path)) is not None:
@@ -143,12 +145,12 @@ class _Folder:
         self._diagnostics.append(Diagnostic(str(path), 0, 0, "", message, hint, severity))
 
     def _missing(self, present: Iterable[Path]) -> None:
-        paths = set(present)
+        paths = list(present)
         if not self._folder.is_dir():
             what = "is not a folder" if self._folder.exists() else "does not exist"
             self._report(self._folder, what, f"create it with {FLEET} and {CUSTOMERS}/NAME.yaml in it")
             return
-        if self._folder / FLEET not in paths:
+        if self._folder / FLEET not in paths[:1]:
             self._report(
                 self._folder / FLEET, "is missing", "create it: it names the fleets, their boxes and the providers"
             )
