@@ -167,6 +167,8 @@ class Gateway:
                 admin.append(listen(settings.host, settings.admin_port))
             if self._crew is not None:
                 public = share(public.pop(), settings.workers)
+            if self._crew is not None:
+                self._follower.on_coming = self._crew.foretell
             self._follower.before_change(self._accounts.prepare)
             self._follower.on_change(self._took_effect)
             await self._follower.start()

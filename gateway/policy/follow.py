@@ -20,14 +20,13 @@ from gateway.policy.embedded import EmbeddedValkey
 from gateway.policy.folder_watch import Fingerprint, changes, fingerprint
 from gateway.policy.follow_step import FollowStep, follow_step
 from gateway.policy.policy_alarms import AlarmSink, PolicyAlarms, first_line, writing
-from gateway.policy.policy_set import PolicySet
 from gateway.policy.recompile import Compiler
 from gateway.policy.reconnect import patiently
 from gateway.policy.snapshot import Memory, Snapshot
 from gateway.policy.standing import Refusal
 from gateway.policy.state_dir import prepare_state_dir
 from gateway.policy.store import PolicyStore
-from gateway.policy.validate import read_folder
+from gateway.policy.validate import read_to_write
 from gateway.policy.versions import Head, StoredVersion
 from gateway.tasks import TaskSet
 
@@ -81,6 +80,8 @@ class PolicyFollower:
         self.refusal: Refusal | None = None
         """The store's current version, where it cannot be used."""
         self.on_refusal: Callable[[], None] = lambda: None
+        self.on_coming: Callable[[StoredVersion], None] = lambda version: None
+        """Told of each version that is about to be compiled."""
         self._truth: Source = "store" if self._embedded is None else "folder"
         self.source: Source = "none"
         """Where the version in force was last confirmed: ``snapshot`` until the store says that it is current."""
@@ -107,10 +108,7 @@ class PolicyFollower:
         return self._redis_url
 
     def before_change(self, prepare: OnChange) -> None:
-        """Call ``prepare`` in a thread with each version before it comes into force, which then may fail to come.
-
-        For what takes long with thousands of customers and changes nothing that requests see.
-        """
+        """Call ``prepare`` in a thread with each version before it comes into force, for what takes long."""
         self._before_change.append(prepare)
 
     def on_change(self, listener: OnChange) -> None:
@@ -239,6 +237,7 @@ class PolicyFollower:
             if self._is_outranked(version):
                 self._outranked = head
                 return
+            self.on_coming(version)
             compiled = await asyncio.to_thread(self._compiled, version)
         except (StoreCorrupt, PolicyError) as error:
             self._refused = head
@@ -282,7 +281,7 @@ class PolicyFollower:
     # What the folder says
 
     async def _seed(self, folder: Path) -> None:
-        policy_set = await asyncio.to_thread(_ready_to_write, folder)
+        policy_set = await asyncio.to_thread(read_to_write, folder)
         self._alarms.folder_valid()
         try:
             head = await self.store.apply(policy_set, note=f"seeded from {folder}", only_if_never_filled=True)
@@ -294,7 +293,7 @@ class PolicyFollower:
     async def _apply_folder(self, folder: Path) -> None:
         """Make the folder's content the current version of our own store, unless it is. Raises StoreError."""
         try:
-            policy_set = await asyncio.to_thread(_ready_to_write, folder)
+            policy_set = await asyncio.to_thread(read_to_write, folder)
         except PolicyError as error:
             self._folder_read = True
             self._folder_error = error
@@ -348,10 +347,3 @@ class PolicyFollower:
         else:
             self._written = self._memory
             self._alarms.snapshot_written()
-
-
-def _ready_to_write(folder: Path) -> PolicySet:
-    """In a thread. Raises PolicyError."""
-    policy_set = read_folder(folder)
-    _ = policy_set.deflated  # kept there: of thousands of customers it takes a tenth of a second
-    return policy_set

@@ -89,6 +89,13 @@ def read_folder(folder: Path, *, ahead: ReadAhead = lambda paths: {}) -> PolicyS
     return _Folder(folder, ahead).read()
 
 
+def read_to_write(folder: Path) -> PolicySet:
+    """The same, with what the store keeps of it at hand: of thousands of customers that takes a tenth of a second."""
+    policy_set = read_folder(folder)
+    _ = policy_set.deflated
+    return policy_set
+
+
 class _Folder:
     def __init__(self, folder: Path, ahead: ReadAhead) -> None:
         self._folder = folder

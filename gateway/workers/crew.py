@@ -39,7 +39,7 @@ from gateway.workers.messages import (
     Ready,
     Telemetry,
 )
-from gateway.workers.news import AlarmsAre, Ask, Begin, Cover, Drain, EndRequests, LitellmIs, Policy
+from gateway.workers.news import AlarmsAre, Ask, Begin, Coming, Cover, Drain, EndRequests, LitellmIs, Policy
 from gateway.workers.table import Table
 from gateway.workers.who_answers import WhoAnswers
 
@@ -104,19 +104,14 @@ class Crew:
         self.on_in_force: Callable[[], None] = lambda: None
         metrics.before_render(lambda: metrics.workers.set(sum(member.ready for member in self._members)))
 
+    def foretell(self, version: StoredVersion) -> None:
+        """This version may come into force: all compile it at the same time, and not one after the other."""
+        self._tell(_told(Coming, version))
+
     def follow(self, version: StoredVersion, fleets: Fleets, hosted: Hosted, providers: Providers) -> None:
         """This version is in force in the watcher: its boxes and providers are those of the table."""
-        head = version.head
         self._providers = providers
-        self._policy = Policy(
-            head.store_id,
-            head.version,
-            head.digest,
-            version.created_s,
-            version.note,
-            version.author,
-            version.document,
-        )
+        self._policy = _told(Policy, version)
         self._look_at_litellm()
         self._tell(self._policy)
         self.table.follow(fleets, hosted)
@@ -342,3 +337,10 @@ class Crew:
         found = LitellmIs(litellm.origin.uds, litellm.alive)
         if found != self._lasting.get(LitellmIs):
             self.announce(found)
+
+
+def _told(kind: type[Policy], version: StoredVersion) -> Policy:
+    head = version.head
+    return kind(
+        head.store_id, head.version, head.digest, version.created_s, version.note, version.author, version.document
+    )

@@ -28,6 +28,10 @@ class Policy(Message):
     document: bytes
 
 
+class Coming(Policy):
+    """A version that the watcher has begun to compile. The worker does so too, and waits with it: it may be refused."""
+
+
 class Begin(Message):
     """Take connections."""
 
@@ -177,6 +181,7 @@ class EndRequests(Message):
 
 FromWatcher = (
     Policy
+    | Coming
     | Begin
     | Cover
     | Counts

@@ -10,6 +10,7 @@ import logging
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from gateway.dataplane.interpreter import switch_soon
 from gateway.dataplane.listener import QuietServer, quiet_server
 from gateway.dataplane.record import Record
 from gateway.drills.witness import FallbackWitness
+from gateway.errors import PolicyError
 from gateway.fleet.fleet import Fleets
 from gateway.fleet.hosted import Hosted
 from gateway.fleet.shared_breaker import TrialTurns
@@ -46,6 +48,7 @@ from gateway.workers.news import (
     Ask,
     Begin,
     BoxCounts,
+    Coming,
     Counts,
     Cover,
     Drain,
@@ -75,7 +78,6 @@ TELEMETRY_S = 1.0
 
 LIFE_S = 0.25
 """How often running answers alone are reported: a probe looks at seconds."""
-
 
 OfBox = TypeVar("OfBox", BoxCounts, Engine, Load, Standing, Eject)
 
@@ -257,7 +259,7 @@ class Worker:
             case HomesAre():
                 if (homes := self._fleets.homes.get(news.fleet)) is not None:
                     homes.adopt(news.homes)
-            case Policy():
+            case Policy():  # Coming too
                 self._policies.put_nowait(news)
             case OrdersAre():
                 self._forced.ends = news.ends
@@ -286,7 +288,6 @@ class Worker:
                 yield box, one
 
     def _compiled(self, version: StoredVersion) -> CompiledPolicy:
-        """In a thread. Raises PolicyError."""
         compiled = self._compiler.compile(version)
         self._accounts.prepare(compiled)
         return compiled
@@ -295,9 +296,15 @@ class Worker:
         while True:
             policy = await self._policies.get()
             while not self._policies.empty():
-                policy = self._policies.get_nowait()
+                newer = self._policies.get_nowait()
+                if not isinstance(newer, Coming) or isinstance(policy, Coming):
+                    policy = newer
             head = Head(policy.store_id, policy.version, policy.digest)
             version = StoredVersion(head, policy.created_s, policy.note, policy.author, policy.document)
+            if isinstance(policy, Coming):
+                with suppress(PolicyError):  # which the watcher tells
+                    await asyncio.to_thread(self._compiler.compile, version)
+                continue
             try:
                 self.current = current = await asyncio.to_thread(self._compiled, version)
             except Exception:
