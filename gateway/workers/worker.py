@@ -35,7 +35,7 @@ from gateway.observe.metrics import GatewayMetrics, Registry
 from gateway.orders.forced import Forced
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.recompile import Compiler
-from gateway.policy.versions import Head, StoredVersion
+from gateway.policy.versions import StoredVersion
 from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
 from gateway.workers.account_line import AccountLine
@@ -297,10 +297,8 @@ class Worker:
             policy = await self._policies.get()
             while not self._policies.empty():
                 newer = self._policies.get_nowait()
-                if not isinstance(newer, Coming) or isinstance(policy, Coming):
-                    policy = newer
-            head = Head(policy.store_id, policy.version, policy.digest)
-            version = StoredVersion(head, policy.created_s, policy.note, policy.author, policy.document)
+                policy = policy if isinstance(newer, Coming) and not isinstance(policy, Coming) else newer
+            version = policy.as_stored()
             if isinstance(policy, Coming):
                 with suppress(PolicyError):  # which the watcher tells
                     await asyncio.to_thread(self._compiler.compile, version)
@@ -309,7 +307,7 @@ class Worker:
                 self.current = current = await asyncio.to_thread(self._compiled, version)
             except Exception:
                 # The watcher has compiled the same: without this version a worker would answer as nobody wants.
-                log.exception("worker %d cannot use %s", self._place.worker, head)
+                log.exception("worker %d cannot use %s", self._place.worker, version.head)
                 self.stop()
                 return
             self._fleets.follow(current)
@@ -318,7 +316,7 @@ class Worker:
             self._accounts.follow(current)
             boxes = [box for box in self._fleets.with_those_that_leave() if isinstance(box, WorkerBox)]
             self._boxes = {box.key: box for box in boxes}
-            self._line.send(InForce(current.version, head.digest))
+            self._line.send(InForce(current.version, policy.digest))
 
     # What is told without being asked.
 
