@@ -190,7 +190,7 @@ class Worker:
             for listener in listeners:
                 listener.close()
             await self._accounts.close()
-            self._reporter.flush(self._traffic())
+            self._reporter.flush(self._fleets.take_traffic())
             self._tell_what_was_counted(0)
             await self._tasks.close()
             await self._fleets.close()
@@ -324,17 +324,13 @@ class Worker:
         while True:
             await asyncio.sleep(TELEMETRY_S)
             self._tell_what_was_counted(0)
-            self._reporter.flush(self._traffic())
+            self._reporter.flush(self._fleets.take_traffic())
 
     def _tell_what_was_counted(self, asked: int) -> None:
         self._line.send(Telemetry(asked, self._dataplane.in_flight, export(self._registry)))
 
     def _tell_of_fallback(self, key: str, *, model: str, error: str) -> None:
         self._line.send(Proven(key, model, error))
-
-    def _traffic(self) -> dict[str, dict[str, int]]:
-        taken = {name: homes.traffic.take() for name, homes in self._fleets.homes.items()}
-        return {name: counts for name, counts in taken.items() if counts}
 
     async def _look_for_life(self) -> None:
         while True:
