@@ -83,6 +83,7 @@ class Gateway:
                 events=self._events,
             )  # fmt: skip
             self._crew.on_in_force = self._told_of_policy
+            self._follower.on_coming = self._crew.foretell
             new_box = partial(WatcherBox, listener=self._crew.table)
         else:
             self._metrics.workers.set(1)
@@ -167,8 +168,6 @@ class Gateway:
                 admin.append(listen(settings.host, settings.admin_port))
             if self._crew is not None:
                 public = share(public.pop(), settings.workers)
-            if self._crew is not None:
-                self._follower.on_coming = self._crew.foretell
             self._follower.before_change(self._accounts.prepare)
             self._follower.on_change(self._took_effect)
             await self._follower.start()

@@ -145,7 +145,7 @@ class Worker:
             retry_share=1 / place.workers,
             forced=self._forced,
             accounts=self._accounts,
-            admin_token=self._env.get("FAILSOFT_ADMIN_TOKEN"),
+            admin_token=env.get("FAILSOFT_ADMIN_TOKEN"),
         )
         self._boxes: dict[str, WorkerBox] = {}
         self._policies: asyncio.Queue[Policy] = asyncio.Queue()
