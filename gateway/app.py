@@ -84,6 +84,7 @@ class Gateway:
                 events=self._events,
             )  # fmt: skip
             self._crew.on_in_force = self._told_of_policy
+            self._follower.on_coming = self._crew.foretell
             new_box = partial(WatcherBox, listener=self._crew.table)
         else:
             self._metrics.workers.set(1)
@@ -169,6 +170,7 @@ class Gateway:
                 admin.append(listen(settings.host, settings.admin_port))
             if self._crew is not None:
                 public = share(public.pop(), settings.workers)
+            self._follower.before_change(self._accounts.prepare)
             self._follower.on_change(self._took_effect)
             await self._follower.start()
             await self._keep_accounts()
@@ -303,8 +305,7 @@ class Gateway:
         version = self._follower.version
         if version is None:
             return
-        deciding = [worker["policy_version"] for worker in self._workers() if worker["ready"]]
-        if any(one != version.head.version for one in deciding):
+        if self._crew is not None and not self._crew.decides_by(version.head):
             return
         self._followed = version.head
         if self._heartbeat is not None:

@@ -6,6 +6,7 @@ FailsoftError
 │   ├── StoreUnreachable        Redis is away, refuses us, or is too slow
 │   │   └── StoreReadOnly       it answers and takes no writes: a replica, a full disk, out of memory
 │   ├── StoreCorrupt            what lies in the store is not a complete version
+│   ├── VersionPruned           its content is no longer kept
 │   ├── StateUnusable           the gateway's own state folder cannot be used
 │   └── VersionConflict         `apply --base V`, and V is not the current version
 ├── RequestError                the client's mistake (source = client); has an HTTP status
@@ -87,6 +88,10 @@ class StoreReadOnly(StoreUnreachable):
 
 class StoreCorrupt(StoreError):
     """What lies in the store is not a complete version."""
+
+
+class VersionPruned(StoreError):
+    """What is known of the version is there, its content is no longer kept."""
 
 
 class StateUnusable(StoreError):

@@ -82,7 +82,7 @@ class Account:
 
     def follow(self, terms: Terms) -> None:
         """Take over limits that may have changed. What was spent stays spent."""
-        if terms == self._terms:
+        if terms is self._terms or terms == self._terms:
             return
         self._terms = terms
         requests, tokens, running = self.allowances

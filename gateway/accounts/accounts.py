@@ -17,8 +17,9 @@ from gateway.accounts.exchange import Ask, Exchange, Told
 from gateway.accounts.habit import Habit
 from gateway.accounts.limits import EXCHANGE_S, Limits
 from gateway.accounts.others import VISITOR
+from gateway.accounts.prepared import Prepared
 from gateway.accounts.shown import ShownUsage
-from gateway.accounts.terms import PROVIDER, account_terms, provider_terms, terms_of
+from gateway.accounts.terms import PROVIDER, provider_terms, terms_of
 from gateway.accounts.usage import Usage
 from gateway.clock import today_utc
 from gateway.errors import StoreError
@@ -66,6 +67,7 @@ class Accounts:
         self._clock = clock
         self._today = today
         self._uniform = random.random
+        self._prepared: Prepared | None = None
         self._spenders: list[str] = []
         self._tasks = TaskSet()
         self._hurry = asyncio.Event()
@@ -78,12 +80,20 @@ class Accounts:
         metrics.before_render(lambda: shown.show(self.usage.total))
         metrics.before_render(lambda: metrics.accounts_alone.set(int(self.on_its_own)))
 
+    def prepare(self, policy: CompiledPolicy) -> None:
+        """In a thread: make what :meth:`follow` will need for ``policy``, so that it takes no time there."""
+        if not self._visits:
+            self._prepared = Prepared(policy, self._prepared, self.limits.accounts)
+
     def follow(self, policy: CompiledPolicy) -> None:
         """These limits and caps hold."""
-        terms = account_terms(policy)
         if self._visits:
-            terms = {key: one for key, one in terms.items() if key.startswith(PROVIDER)}
-        self.limits.follow(terms)
+            self.limits.follow({PROVIDER + name: provider_terms(one) for name, one in policy.providers.items()})
+        else:
+            prepared = self._prepared
+            if prepared is None or prepared.policy is not policy:
+                prepared = self._prepared = Prepared(policy, prepared, self.limits.accounts)
+            self.limits.follow(prepared.terms, prepared.take_accounts())
         self._spenders = [name for name, one in policy.customers.items() if one.usd_per_day is not None]
         for name in self.habits.keys() - policy.customers.keys():
             del self.habits[name]

@@ -24,6 +24,8 @@ class Caps:
         self._alarms = alarms
         self._spent = spent
         self._caps: dict[str, float] = {}
+        self._told: set[str] = set()
+        """Customers of whom an alarm may be on."""
 
     def follow(self, policy: CompiledPolicy) -> None:
         """These caps hold."""
@@ -33,6 +35,7 @@ class Caps:
             for name, customer in policy.customers.items()
             if customer.usd_per_day is not None
         }
+        self._told &= self._caps.keys()
         for name in before.keys() - self._caps.keys():
             self._alarms.off(CAP_NEAR, name)
             self._alarms.off(CAP_SPENT, name)
@@ -42,7 +45,11 @@ class Caps:
         """Something may have been spent, or a new day has begun."""
         of_cap: dict[tuple[str, ...], float] = {}
         for name, cap in self._caps.items():
-            usd = self._spent(name) / NANO
+            nano = self._spent(name)
+            if not nano and cap and name not in self._told:
+                of_cap[(name,)] = 0.0  # as it is with most, of whom there may be thousands
+                continue
+            usd = nano / NANO
             of_cap[(name,)] = usd / cap if cap else 1.0
             spent, near = usd >= cap, usd >= NEAR * cap
             what = f"{name} has spent {usd:.2f} of its {cap:g} USD at hosted providers today (UTC)"
@@ -52,6 +59,7 @@ class Caps:
 
     def _turn(self, kind: str, name: str, on: bool, text: str) -> None:
         if on:
+            self._told.add(name)
             self._alarms.on(kind, name, text)
         else:
             self._alarms.off(kind, name)

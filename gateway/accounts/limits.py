@@ -49,6 +49,8 @@ FLUSHED_S = 2.0
 CROWD = 1 << 40
 """As if so many lived: of what a visitor shares its equal part is nothing."""
 
+NONE_MADE: Mapping[str, Account] = {}
+
 Waiter = Callable[[], None]
 
 
@@ -80,21 +82,21 @@ class Limits:
         self._alive = CROWD if self._visits else 1
         self._unsure = False
 
-    def follow(self, terms: Mapping[str, Terms]) -> None:
-        """These are the accounts, by key."""
+    def follow(self, terms: Mapping[str, Terms], made: Mapping[str, Account] = NONE_MADE) -> None:
+        """These are the accounts, by key. ``made``: new ones, as far as somebody has made them before."""
         for key in self.accounts.keys() - terms.keys():
             del self.accounts[key]
         for key, one in terms.items():
             if (account := self.accounts.get(key)) is None:
-                self.add(key, one)
+                self.add(key, one, made.get(key))
                 continue
             account.follow(one)
             if not self._shared:
                 account.take_all()
 
-    def add(self, key: str, terms: Terms) -> None:
+    def add(self, key: str, terms: Terms, made: Account | None = None) -> None:
         """One account more."""
-        account = self.accounts[key] = Account(key, terms)
+        account = self.accounts[key] = Account(key, terms) if made is None else made
         if not self._shared:
             account.take_all()
 

@@ -24,6 +24,7 @@ from gateway.policy.compile import compile_policy
 from gateway.policy.compiled import BoxSpec, CompiledPolicy
 from gateway.policy.diagnostics import meant
 from gateway.policy.durations import parse_interval
+from gateway.policy.recompile import Compiler
 from gateway.policy.store import PolicyStore
 from gateway.policy.validate import read_folder
 from gateway.policy.versions import Head
@@ -186,7 +187,7 @@ class _Job:
                 f"the store at {self._source.address} holds no policies yet: see `failsoft policies apply`"
             )
         version = await self._source.load(head.version)
-        return await asyncio.to_thread(version.compile, os.environ), head
+        return await asyncio.to_thread(Compiler(os.environ).compile, version), head
 
     async def _round(self, policy: CompiledPolicy) -> int:
         chosen = self._chosen(policy)

@@ -176,6 +176,11 @@ class Fleets:
         for box in (*self.all(), *self._leaving):
             await box.pool.close()
 
+    def take_traffic(self) -> dict[str, dict[str, int]]:
+        """Requests by adapter since this was asked last, of each fleet that had any."""
+        taken = {name: homes.traffic.take() for name, homes in self.homes.items()}
+        return {name: counts for name, counts in taken.items() if counts}
+
     def _follow_homes(self, adapters: Mapping[str, frozenset[str]]) -> None:
         for name in self.homes.keys() - self._fleets.keys():
             del self.homes[name]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from gateway.errors import PolicyError
 from gateway.policy import models
@@ -31,6 +32,9 @@ from gateway.policy.prices import step_price
 NAMED = 3
 """How many customers a line about many of them names."""
 
+MOST_STEPS = 10_000
+"""Different fallbacks that are remembered."""
+
 
 def compile_policy(
     policy_set: PolicySet, *, version: int, store_id: str, created_s: int, env: Mapping[str, str] | None
@@ -41,36 +45,65 @@ def compile_policy(
     when the set does not hold together, which a set from :func:`~gateway.policy.validate.read_folder` always does.
     """
     if not policy_set.checked:
-        _refuse_inconsistent(policy_set)
-    fleets = {name: _fleet(name, fleet, env) for name, fleet in policy_set.fleet.fleets.items()}
-    providers = {name: _provider(name, provider, env) for name, provider in policy_set.fleet.providers.items()}
-    customers: dict[str, CustomerPolicy] = {}
-    keys: dict[bytes, ApiKey] = {}
-    rules: dict[str, Effective] = {}
-    only_fleet = next(iter(fleets.values()))
-    for customer in policy_set.customers:
-        found = effective(policy_set.defaults, customer, policy_set.fleet.providers)
-        fleet = only_fleet if customer.fleet is None else fleets[customer.fleet]
-        policy = _customer(customer, found, fleet, providers, policy_set.fleet.providers)
-        customers[policy.name] = policy
-        rules[policy.name] = found
-        for key in customer.keys:
-            digest = _digest(key.sha256)
-            keys[digest] = ApiKey(digest, policy, key.name, key.expires)
+        refuse_inconsistent(policy_set)
+    frame = Frame(policy_set.fleet, policy_set.defaults, env)
+    customers = [frame.customer(customer) for customer in policy_set.customers]
+    return assembled(frame, customers, version=version, store_id=store_id, created_s=created_s)
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledCustomer:
+    """One customer's part. ``dropped``: ``hosted.allowed: false`` takes steps out."""
+
+    policy: CustomerPolicy
+    keys: tuple[ApiKey, ...]
+    dropped: bool
+
+
+class Frame:
+    """All that customers have in common: what one comes to depends on its own file and on this, and on nothing else."""
+
+    def __init__(self, fleet: models.FleetFile, defaults: models.Rules, env: Mapping[str, str] | None) -> None:
+        self.written = fleet
+        self.defaults = defaults
+        self.fleets = {name: _fleet(name, one, env) for name, one in fleet.fleets.items()}
+        self.providers = {name: _provider(name, one, env) for name, one in fleet.providers.items()}
+        self.admin_tokens = {token.digest: token for token in map(_admin_token, fleet.admin_tokens)}
+        self._steps: dict[tuple[Step, ...], tuple[Step, ...]] = {}
+
+    def customer(self, customer: models.CustomerFile) -> CompiledCustomer:
+        """What becomes of one that holds together with the rest."""
+        rules = effective(self.defaults, customer, self.written.providers)
+        fleet = next(iter(self.fleets.values())) if customer.fleet is None else self.fleets[customer.fleet]
+        steps = tuple(_step(step, self.providers, self.written.providers) for step in rules.steps)
+        # Most customers have the same: once is enough, also for those who look at all of them.
+        steps = self._steps.setdefault(steps, steps)
+        if len(self._steps) > MOST_STEPS:
+            self._steps.clear()
+        policy = _customer(customer, rules, fleet, steps)
+        keys = tuple(ApiKey(_digest(key.sha256), policy, key.name, key.expires) for key in customer.keys)
+        return CompiledCustomer(policy, keys, rules.dropped > 0)
+
+
+def assembled(
+    frame: Frame, customers: Sequence[CompiledCustomer], *, version: int, store_id: str, created_s: int
+) -> CompiledPolicy:
+    """A version of its parts."""
     return CompiledPolicy(
         version=version,
         store_id=store_id,
         created_s=created_s,
-        fleets=fleets,
-        providers=providers,
-        customers=customers,
-        keys=keys,
-        warnings=tuple(_warnings(rules, customers)),
-        admin_tokens={token.digest: token for token in map(_admin_token, policy_set.fleet.admin_tokens)},
+        fleets=frame.fleets,
+        providers=frame.providers,
+        customers={one.policy.name: one.policy for one in customers},
+        keys={key.digest: key for one in customers for key in one.keys},
+        warnings=tuple(_warnings(customers)),
+        admin_tokens=frame.admin_tokens,
     )
 
 
-def _refuse_inconsistent(policy_set: PolicySet) -> None:
+def refuse_inconsistent(policy_set: PolicySet) -> None:
+    """Raises PolicyError where the parts do not hold together."""
     customers = policy_set.customers
     found = crosscheck(policy_set.fleet, policy_set.defaults, customers, by_name(customers), warnings=False)
     errors = [
@@ -134,14 +167,13 @@ def _customer(
     customer: models.CustomerFile,
     rules: Effective,
     fleet: FleetSpec,
-    providers: Mapping[str, ProviderSpec],
-    written: Mapping[str, models.Provider],
+    steps: tuple[Step, ...],
 ) -> CustomerPolicy:
     return CustomerPolicy(
         name=customer.customer,
         fleet=fleet,
         adapters=frozenset(customer.adapters),
-        steps=tuple(_step(step, providers, written) for step in rules.steps),
+        steps=steps,
         ttft_budget_s=rules.ttft_budget_s,
         plain_budget_s=rules.plain_budget_s,
         deadline_s=rules.deadline_s,
@@ -176,20 +208,20 @@ def _named(customers: list[str]) -> str:
     return ", ".join(customers[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _warnings(rules: Mapping[str, Effective], customers: Mapping[str, CustomerPolicy]) -> Iterator[str]:
+def _warnings(customers: Sequence[CompiledCustomer]) -> Iterator[str]:
     """One line a kind, however many customers it is about."""
     capped = [
-        name
-        for name, customer in customers.items()
-        if customer.usd_per_day is not None
-        and any(isinstance(step, ProviderStep) and step.price is None for step in customer.steps)
+        one.policy.name
+        for one in customers
+        if one.policy.usd_per_day is not None
+        and any(isinstance(step, ProviderStep) and step.price is None for step in one.policy.steps)
     ]
     if capped:
         yield (
             f"hosted.usd_per_day: a provider of {_named(capped)} has no known price, so that it is not asked for them: "
             "write price in fleet.yaml"
         )
-    if dropped := [name for name, found in rules.items() if found.dropped]:
+    if dropped := [one.policy.name for one in customers if one.dropped]:
         yield f"hosted.allowed: false: the provider steps of {_named(dropped)} are not used"
-    if alone := [name for name, found in rules.items() if not found.steps]:
+    if alone := [one.policy.name for one in customers if not one.policy.steps]:
         yield f"fallback: nothing answers for {_named(alone)} when the boxes cannot"

@@ -20,13 +20,14 @@ from gateway.policy.embedded import EmbeddedValkey
 from gateway.policy.folder_watch import Fingerprint, changes, fingerprint
 from gateway.policy.follow_step import FollowStep, follow_step
 from gateway.policy.policy_alarms import AlarmSink, PolicyAlarms, first_line, writing
+from gateway.policy.recompile import Compiler
 from gateway.policy.reconnect import patiently
 from gateway.policy.snapshot import Memory, Snapshot
 from gateway.policy.standing import Refusal
 from gateway.policy.state_dir import prepare_state_dir
 from gateway.policy.store import PolicyStore
 from gateway.policy.succession import with_predecessors
-from gateway.policy.validate import read_folder
+from gateway.policy.validate import read_to_write
 from gateway.policy.versions import Head, StoredVersion
 from gateway.tasks import TaskSet
 
@@ -55,7 +56,7 @@ class PolicyFollower:
         if redis_url is None and folder is None:
             raise ValueError("give --redis URL or --policies DIR: there is nothing to take policies from")
         self._state_dir = state_dir
-        self._env = dict(env)
+        self._compiler = Compiler(env)
         self._sink, self._alarms = alarms, PolicyAlarms(alarms)
         self._folder = folder
         self._redis_url = redis_url
@@ -65,9 +66,11 @@ class PolicyFollower:
         self._memory = Memory()
         self._written: Memory | None = None
         self._refused: Head | None = None
+        self._outranked: Head | None = None
         self._in_force: Head | None = None
         self._folder_read = False
         self._folder_error: PolicyError | None = None
+        self._before_change: list[OnChange] = []
         self._listeners: list[OnChange] = []
         self._tasks = TaskSet()
         self._turn = asyncio.Lock()
@@ -78,6 +81,8 @@ class PolicyFollower:
         self.refusal: Refusal | None = None
         """The store's current version, where it cannot be used."""
         self.on_refusal: Callable[[], None] = lambda: None
+        self.on_coming: Callable[[StoredVersion], None] = lambda version: None
+        """Told of each version that is about to be compiled."""
         self._truth: Source = "store" if self._embedded is None else "folder"
         self.source: Source = "none"
         """Where the version in force was last confirmed: ``snapshot`` until the store says that it is current."""
@@ -102,6 +107,10 @@ class PolicyFollower:
         if self._redis_url is None:
             raise RuntimeError("there is no store")
         return self._redis_url
+
+    def before_change(self, prepare: OnChange) -> None:
+        """Call ``prepare`` in a thread with each version before it comes into force, for what takes long."""
+        self._before_change.append(prepare)
 
     def on_change(self, listener: OnChange) -> None:
         """Call ``listener`` in the event loop with each version that comes into force, and with the one that is."""
@@ -214,6 +223,7 @@ class PolicyFollower:
             head,
             in_force=self._in_force,
             refused=self._refused,
+            outranked=self._outranked,
             seen=self._memory.seen,
             ever_filled=self._memory.ever_filled(embedded=self._embedded is not None),
             can_seed=self._folder is not None and self._embedded is None,
@@ -225,6 +235,10 @@ class PolicyFollower:
             version = await self.store.load(head.version)
             if version.head != head:
                 raise StoreCorrupt(f"{version.head} lies in its place")
+            if self._is_outranked(version):
+                self._outranked = head
+                return
+            self.on_coming(version)
             compiled = await asyncio.to_thread(self._compiled, version)
         except (StoreCorrupt, PolicyError) as error:
             self._refused = head
@@ -237,7 +251,19 @@ class PolicyFollower:
         await self._remember()
 
     def _compiled(self, version: StoredVersion) -> CompiledPolicy:
-        return with_predecessors(version.compile(self._env), self.current)
+        """In a thread. Raises PolicyError."""
+        compiled = with_predecessors(self._compiler.compile(version), self.current)
+        for prepare in self._before_change:
+            prepare(compiled)
+        return compiled
+
+    def _is_outranked(self, version: StoredVersion) -> bool:
+        """Whether it is the older of two contents under the number that is in force."""
+        now = self.version
+        if now is None or (now.head.store_id, now.head.version) != (version.head.store_id, version.head.version):
+            return False
+        self._alarms.number_given_twice(now, version)
+        return version.rank < now.rank
 
     def _put_in_force(self, version: StoredVersion, compiled: CompiledPolicy, source: Source) -> None:
         self.current, self.source, self.version, self.refusal = compiled, source, version, None
@@ -256,7 +282,7 @@ class PolicyFollower:
     # What the folder says
 
     async def _seed(self, folder: Path) -> None:
-        policy_set = await asyncio.to_thread(read_folder, folder)
+        policy_set = await asyncio.to_thread(read_to_write, folder)
         self._alarms.folder_valid()
         try:
             head = await self.store.apply(policy_set, note=f"seeded from {folder}", only_if_never_filled=True)
@@ -268,7 +294,7 @@ class PolicyFollower:
     async def _apply_folder(self, folder: Path) -> None:
         """Make the folder's content the current version of our own store, unless it is. Raises StoreError."""
         try:
-            policy_set = await asyncio.to_thread(read_folder, folder)
+            policy_set = await asyncio.to_thread(read_to_write, folder)
         except PolicyError as error:
             self._folder_read = True
             self._folder_error = error
@@ -306,7 +332,7 @@ class PolicyFollower:
         if version is None:
             return
         try:
-            compiled = await asyncio.to_thread(version.compile, self._env)
+            compiled = await asyncio.to_thread(self._compiled, version)
         except PolicyError as error:
             self._alarms.snapshot_unreadable(error)
             return

@@ -32,14 +32,17 @@ def follow_step(
     *,
     in_force: Head | None,
     refused: Head | None,
+    outranked: Head | None = None,
     seen: Mapping[str, int],
     ever_filled: bool,
     can_seed: bool,
 ) -> FollowStep:
-    """``head``: the store's current version. ``seen``: the highest version seen of each store.
+    """``head``: the store's current version. ``seen``: the highest version seen of each store. ``outranked``: what was
+    loaded and found to be the older of two contents under the number in force (:attr:`StoredVersion.rank`).
 
-    Never goes back within one store: not to a lower number, and not to other content under the number in force. A
-    version under another store's id is adopted, unless that store had been further already.
+    Never goes back within one store. Other content under the number in force has to be looked at: a replica that was
+    promoted before it had the version lets the next `apply` give its number again. A version under another store's id
+    is adopted, unless that store had been further already.
     """
     if head is None:
         if ever_filled:
@@ -50,6 +53,6 @@ def follow_step(
     if in_force is not None and head.store_id == in_force.store_id:
         if head == in_force:
             return FollowStep.KEEP
-        if head.version <= in_force.version:
+        if head.version < in_force.version or head == outranked:
             return FollowStep.BEHIND
     return FollowStep.REFUSED if head == refused else FollowStep.LOAD

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from gateway.errors import PolicyError, StoreError, StoreReadOnly
 from gateway.policy.follow_step import FollowStep
-from gateway.policy.versions import Head
+from gateway.policy.versions import Head, StoredVersion
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,17 @@ class PolicyAlarms:
         """The current version cannot be used. It is off again with the next step."""
         self._on(VERSION_REFUSED, f"{head} is refused: {first_line(error)}; {self._serving()}", str(error))
 
+    def number_given_twice(self, now: StoredVersion, other: StoredVersion) -> None:
+        """Under the number in force the store holds other content. An event for the log: what holds is settled."""
+        later = other if other.rank > now.rank else now
+        log.error(
+            "policies: %s was given twice, to content %.12s and %.12s: %.12s was applied later and holds",
+            now.head,
+            now.head.digest,
+            other.head.digest,
+            later.head.digest,
+        )
+
     def folder_invalid(self, error: PolicyError) -> None:
         """The folder does not hold together."""
         self._on(FOLDER_INVALID, f"{first_line(error)}; {self._serving()}", str(error))
@@ -111,6 +122,8 @@ class PolicyAlarms:
             self._off(STORE_EMPTY)
         if step is FollowStep.BEHIND:
             message = f"the policy store is at {head}, behind what was seen of it"
+            if self.in_force is not None and head is not None and head.version == self.in_force.version:
+                message = f"the policy store holds other and older content under the number of {head}"
             self._on(STORE_BEHIND, f"{message}; {self._serving()} until its number is passed")
         else:
             self._off(STORE_BEHIND)

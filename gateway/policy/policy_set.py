@@ -7,7 +7,8 @@ equal policies give equal digests. References stay ``${NAME}``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
@@ -26,7 +27,13 @@ FORMAT = 1
 """Raised when an older gateway could no longer read what is written."""
 
 
-class _Document(msgspec.Struct, frozen=True):
+FAST = 1
+"""Of zlib's levels. Files of customers are alike: 12 MB of 10,000 take 1 MB, in a tenth of a second."""
+
+
+class StoredDocument(msgspec.Struct, frozen=True):
+    """A document whose parts have not been read yet."""
+
     format: int
     fleet: msgspec.Raw
     defaults: msgspec.Raw
@@ -68,6 +75,12 @@ class PolicySet:
         )
 
     @cached_property
+    def deflated(self) -> tuple[bytes, bytes]:
+        """The document and the sources' texts by path (JSON), as they are kept."""
+        sources = msgspec.json.encode(dict(self.sources))
+        return zlib.compress(self.document, FAST), zlib.compress(sources, FAST)
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the document, in hex."""
         return hashlib.sha256(self.document).hexdigest()
@@ -83,24 +96,48 @@ def dumped(model: Keys) -> bytes:
 
 
 def policy_set_from_document(document: bytes) -> PolicySet:
-    """The set that a document holds. Raises PolicyError when this release cannot read it.
+    """The set that a document holds. Raises PolicyError when this release cannot read it."""
+    return validated(stored_document(document))
 
-    Customers are validated one at a time, so that a thread which does this never holds up the others for long.
-    """
+
+def stored_document(document: bytes) -> StoredDocument:
+    """Its parts, unread. Raises PolicyError when this release cannot read any."""
     try:
-        read = msgspec.json.decode(document, type=_Document)
+        read = msgspec.json.decode(document, type=StoredDocument)
     except msgspec.DecodeError as error:
         raise PolicyError((Diagnostic("the stored document", 0, 0, "", f"cannot be read: {error}"),)) from None
     if read.format != FORMAT:
         message = f"has format {read.format}, and this release reads format {FORMAT}"
         raise PolicyError((Diagnostic("the stored document", 0, 0, "format", message),))
+    return read
+
+
+def validated(read: StoredDocument) -> PolicySet:
+    """The set that its parts are. Raises PolicyError.
+
+    Customers are validated one at a time, so that a thread which does this never holds up the others for long.
+    """
     wrong: list[Diagnostic] = []
     fleet = _load(FleetFile, read.fleet, "fleet", wrong)
     defaults = _load(Rules, read.defaults, "defaults", wrong)
-    customers = [_load(CustomerFile, raw, f"customers[{i}]", wrong) for i, raw in enumerate(read.customers)]
+    customers = _customers(enumerate(read.customers), wrong)
     if wrong or fleet is None or defaults is None:
         raise PolicyError(tuple(wrong))
-    return PolicySet(fleet, defaults, tuple(c for c in customers if c is not None))
+    return PolicySet(fleet, defaults, customers)
+
+
+def validated_customers(read: StoredDocument, which: Iterable[int]) -> tuple[CustomerFile, ...]:
+    """Some of its customers. Raises PolicyError."""
+    wrong: list[Diagnostic] = []
+    found = _customers(((index, read.customers[index]) for index in which), wrong)
+    if wrong:
+        raise PolicyError(tuple(wrong))
+    return found
+
+
+def _customers(raws: Iterable[tuple[int, msgspec.Raw]], wrong: list[Diagnostic]) -> tuple[CustomerFile, ...]:
+    found = (_load(CustomerFile, raw, f"customers[{index}]", wrong) for index, raw in raws)
+    return tuple(customer for customer in found if customer is not None)
 
 
 def _load(model: type[_Model], raw: msgspec.Raw, part: str, wrong: list[Diagnostic]) -> _Model | None:

@@ -20,9 +20,9 @@ from pydantic import ValidationError
 
 from gateway.policy.models import CustomerFile
 from gateway.policy.policy_set import dumped
-from gateway.policy.quick_source import read_quickly
+from gateway.policy.quick_source import QuickReader
 from gateway.policy.read_before import ReadBefore
-from gateway.policy.source import MAX_BYTES, SourceError, decode
+from gateway.policy.source import SourceError, decode, read_bounded
 
 WORTH_IT = 2_000
 """Files. Below, the processes take longer to start than they save."""
@@ -33,10 +33,11 @@ CHUNKS = 4
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """A valid file: its ``text``, and the ``document`` that is kept of the customer."""
+    """A valid file: its ``text``, the ``document`` that is kept of the customer, and the ``customer``."""
 
     text: str
     document: bytes
+    customer: CustomerFile
 
 
 def read_ahead(paths: Sequence[Path]) -> Mapping[Path, Ahead]:
@@ -64,11 +65,10 @@ def read_ahead(paths: Sequence[Path]) -> Mapping[Path, Ahead]:
 
 def _known(path: Path, before: Mapping[bytes, bytes]) -> tuple[bytes, Ahead] | None:
     try:
-        with path.open("rb") as opened:
-            raw = opened.read(MAX_BYTES + 1)
+        raw = read_bounded(path)
         digest = _sha256(raw)
         document = before.get(digest)
-        return None if document is None else (digest, Ahead(decode(raw), document))
+        return None if document is None else (digest, _ahead(decode(raw), document))
     except (OSError, SourceError):
         return None
 
@@ -78,33 +78,40 @@ def _sha256(raw: bytes) -> bytes:
 
 
 def _on_all_cores(paths: Sequence[Path]) -> Mapping[Path, Ahead]:
+    reader = QuickReader()
     processes = min(os.cpu_count() or 1, MOST_PROCESSES)
     if len(paths) < WORTH_IT or processes < 2 or sys.platform != "linux":
-        return {path: one for path in paths if (one := _one(path)) is not None}
+        return {path: _ahead(*one) for path in paths if (one := _one(path, reader)) is not None}
     size = -(-len(paths) // (processes * CHUNKS))
     chunks = [paths[start : start + size] for start in range(0, len(paths), size)]
     try:
         with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("fork")) as pool:
-            found = list(pool.map(_read, [[str(path) for path in chunk] for chunk in chunks]))
+            found = pool.map(_read, [[str(path) for path in chunk] for chunk in chunks])
+            # While the others read on.
+            return {
+                path: _ahead(*one)
+                for chunk, ones in zip(chunks, found, strict=True)
+                for path, one in zip(chunk, ones, strict=True)
+                if one is not None
+            }
     except (BrokenProcessPool, OSError):  # no memory for it, perhaps: what is not read ahead is read in order
         return {}
-    return {
-        path: one
-        for chunk, ones in zip(chunks, found, strict=True)
-        for path, one in zip(chunk, ones, strict=True)
-        if one is not None
-    }
 
 
-def _read(paths: list[str]) -> list[Ahead | None]:
-    return [_one(Path(path)) for path in paths]
+def _ahead(text: str, document: bytes) -> Ahead:
+    return Ahead(text, document, CustomerFile.model_validate_json(document))
 
 
-def _one(path: Path) -> Ahead | None:
+def _read(paths: list[str]) -> list[tuple[str, bytes] | None]:
+    reader = QuickReader()
+    return [_one(Path(path), reader) for path in paths]
+
+
+def _one(path: Path, reader: QuickReader) -> tuple[str, bytes] | None:
+    """A valid file's text, and its document."""
     try:
-        with path.open("rb") as opened:
-            text = decode(opened.read(MAX_BYTES + 1))
-        values = read_quickly(text)
-        return None if values is None else Ahead(text, dumped(CustomerFile.model_validate(values)))
+        text = decode(read_bounded(path))
+        values = reader.read(text)
+        return None if values is None else (text, dumped(CustomerFile.model_validate(values)))
     except (OSError, SourceError, ValidationError):
         return None

@@ -26,6 +26,8 @@ class Rollout:
     waiting: tuple[Replica, ...] = ()
     refused: tuple[Replica, ...] = ()
     ahead: tuple[Replica, ...] = ()
+    head: Head | None = None
+    """What was asked about."""
 
     @property
     def alive(self) -> int:
@@ -45,15 +47,13 @@ class Rollout:
         for replica in self.ahead:
             yield replica, f"{_stays(replica)}, and never goes back: apply until that number is passed"
         for replica in self.waiting:
-            yield (
-                replica,
-                _stays(replica)
-                + (
-                    f", and was last heard of {replica.silent_s:.0f} s ago"
-                    if replica.silent_s >= LONG_SILENCE_S
-                    else ""
-                ),
-            )
+            why = _stays(replica)
+            in_force = replica.standing.in_force if replica.standing is not None else None
+            if self.head is not None and in_force is not None and in_force.version == self.head.version:
+                why += ", with other content"  # see StoredVersion.rank
+            if replica.silent_s >= LONG_SILENCE_S:
+                why += f", and was last heard of {replica.silent_s:.0f} s ago"
+            yield replica, why
 
 
 def _stays(replica: Replica) -> str:
@@ -70,11 +70,7 @@ def rollout(head: Head, current: Head | None, replicas: Sequence[Replica]) -> Ro
     for replica in replicas:
         standing = replica.standing
         in_force = standing.in_force if standing is not None else None
-        further = (
-            in_force is not None
-            and in_force.store_id == head.store_id
-            and (in_force.version > head.version or (in_force.version == head.version and in_force != head))
-        )
+        further = in_force is not None and in_force.store_id == head.store_id and in_force.version > head.version
         if in_force == head or (further and superseded):
             found["took"].append(replica)
         elif further:
@@ -83,7 +79,7 @@ def rollout(head: Head, current: Head | None, replicas: Sequence[Replica]) -> Ro
             found["refused"].append(replica)
         else:
             found["waiting"].append(replica)
-    return Rollout(**{name: tuple(there) for name, there in found.items()})
+    return Rollout(**{name: tuple(there) for name, there in found.items()}, head=head)
 
 
 async def until_in_force(

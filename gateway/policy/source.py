@@ -11,10 +11,12 @@ from __future__ import annotations
 import datetime as dt
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import yaml
 
 MAX_BYTES = 1 << 20
+PIECE_BYTES = 1 << 14
 MAX_DEPTH = 32
 MAX_NODES = 100_000
 """Nodes of one file, with what aliases stand for counted in full: bounds a "billion laughs"."""
@@ -122,6 +124,16 @@ class _Frame:
     anchor: str | None
     at: tuple[str | int, ...]
     key: tuple[str, int, int] | None = None
+
+
+def read_bounded(path: Path) -> bytes:
+    """A file's content, or as much of it as is too much. Raises OSError."""
+    with path.open("rb", buffering=0) as opened:
+        # To make room at once for all that there may be takes longer than to read what there is.
+        raw = b""
+        while len(raw) <= MAX_BYTES and (more := opened.read(PIECE_BYTES)):
+            raw += more
+        return raw
 
 
 def decode(raw: bytes) -> str:

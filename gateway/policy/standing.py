@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -37,6 +38,21 @@ class Replica:
     def name(self) -> str:
         """For people."""
         return self.standing.name if self.standing is not None else f"gateway {self.id[:8]}"
+
+
+def highest_known(replicas: Iterable[Replica], store_id: str) -> int:
+    """The highest number that a live gateway knows of this store, in force or refused; 0 where none knows any.
+
+    A store may know less: a replica that was promoted before it had the last version.
+    """
+    known = [
+        head.version
+        for replica in replicas
+        if (standing := replica.standing) is not None
+        for head in (standing.in_force, standing.refused.head if standing.refused is not None else None)
+        if head is not None and head.store_id == store_id
+    ]
+    return max(known, default=0)
 
 
 def encode_standing(standing: Standing) -> bytes:

@@ -3,10 +3,11 @@
 Keys, all under one hash tag, so that a Redis Cluster keeps them in one slot and one transaction:
 
 ``{failsoft}:head``
-    hash: ``store_id``, ``version``, ``digest`` of the current version
+    hash: ``store_id``, ``version``, ``digest`` of the current version; ``pruned_to``, see :mod:`gateway.policy.pruning`
 ``{failsoft}:version:N``
     hash: ``meta`` (JSON: store_id, version, digest, created, note, author, customers), ``document`` (the normalised
-    policies, all that gateways read) and ``sources`` (JSON, deflated: the YAML files' texts by path, for people)
+    policies, deflated, all that gateways read) and ``sources`` (JSON, deflated: the YAML files' texts by path, for
+    people). Of old versions only ``meta`` is left, and ``pruned``.
 ``{failsoft}:replicas``
     sorted set: the gateways that live, each with when it last said so, in milliseconds of the server's clock; the key
     is gone some seconds after the last of them
@@ -21,6 +22,7 @@ A version is written, made current and announced in one transaction that fails i
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 import zlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -30,12 +32,15 @@ import msgspec
 from redis.exceptions import WatchError
 
 from gateway.clock import wall_s
-from gateway.errors import StoreCorrupt, VersionConflict
+from gateway.errors import StoreCorrupt, StoreUnreachable, VersionConflict, VersionPruned
 from gateway.policy.audit_stream import AUDIT_KEY, KEPT, AuditEntry, fields
 from gateway.policy.policy_set import PolicySet
+from gateway.policy.pruning import KEPT_WHOLE, prune, version_key
 from gateway.policy.redis_link import ANSWER_TIMEOUT_S, CONTENT_TIMEOUT_S, PREFIX, RedisLink
-from gateway.policy.standing import Replica, Standing, decode_standing, encode_standing
+from gateway.policy.standing import Replica, Standing, decode_standing, encode_standing, highest_known
 from gateway.policy.versions import Head, StoredVersion
+
+log = logging.getLogger(__name__)
 
 HEAD_KEY = PREFIX + "head"
 CHANGES = PREFIX + "changes"
@@ -49,22 +54,15 @@ WRITE_ATTEMPTS = 10
 """Of an ``apply`` without ``base``, when others apply at the same moment."""
 
 
-FAST = 1
-"""Of zlib's levels. Files of customers are alike: 12 MB of 10,000 take 1 MB, in a tenth of a second."""
-
-
-def version_key(version: int) -> str:
-    """Where a version lies."""
-    return f"{PREFIX}version:{version}"
-
-
 def replica_key(replica: str) -> str:
     """Where a gateway says how it stands."""
     return f"{PREFIX}replica:{replica}"
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a version besides its content. ``created``: Unix time. ``customers``: how many."""
+    """What is known of a version besides its content. ``created``: Unix time. ``customers``: how many. ``pruned``: the
+    content is no longer kept.
+    """
 
     store_id: str
     version: int
@@ -73,6 +71,7 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
     author: str = ""
     customers: int | None = None
+    pruned: bool = False
 
     @property
     def head(self) -> Head:
@@ -103,28 +102,37 @@ class PolicyStore:
             return _parse_head(cast("Mapping[bytes, bytes]", await self._redis.hgetall(HEAD_KEY)))
 
     async def load(self, version: int) -> StoredVersion:
-        """A complete version. Raises StoreCorrupt when parts are missing or damaged, StoreUnreachable."""
-        async with self._mapped(CONTENT_TIMEOUT_S):
-            found = await self._redis.hmget(version_key(version), ["meta", "document"])
-            raw_meta, document = cast("list[bytes | None]", found)
-        if raw_meta is None or document is None:
-            raise StoreCorrupt(f"version {version} is not whole: the store at {self.address} has lost a part of it")
+        """A complete version. Raises StoreCorrupt (parts are missing or damaged), VersionPruned, StoreUnreachable."""
+        raw_meta, document = await self._content(version, "document")
         meta = _parse_meta(raw_meta, version)
-        stored = StoredVersion(meta.head, meta.created, meta.note, meta.author, document)
-        return await asyncio.to_thread(stored.checked)  # of megabytes a digest takes milliseconds
+        # Of megabytes this takes milliseconds.
+        text = await asyncio.to_thread(_inflated, document, version)
+        return await asyncio.to_thread(StoredVersion(meta.head, meta.created, meta.note, meta.author, text).checked)
 
     async def sources(self, version: int) -> Mapping[str, str]:
-        """The texts of the YAML files that a version was made of, by path. Raises StoreCorrupt, StoreUnreachable."""
-        async with self._mapped(CONTENT_TIMEOUT_S):
-            raw = cast("bytes | None", await self._redis.hget(version_key(version), "sources"))
-        if raw is None:
-            raise StoreCorrupt(f"version {version} is not whole: the store at {self.address} has lost a part of it")
+        """The texts of the YAML files that a version was made of, by path.
+
+        Raises StoreCorrupt, VersionPruned, StoreUnreachable.
+        """
+        _, raw = await self._content(version, "sources")
         try:
-            # Earlier releases wrote the JSON as it is.
-            text = raw if raw.startswith(b"{") else zlib.decompress(raw)
-            return msgspec.json.decode(text, type=dict[str, str])
-        except (zlib.error, msgspec.DecodeError) as error:
+            return msgspec.json.decode(_inflated(raw, version), type=dict[str, str])
+        except msgspec.DecodeError as error:
             raise StoreCorrupt(f"version {version} is damaged: {error}") from None
+
+    async def _content(self, version: int, field: str) -> tuple[bytes, bytes]:
+        """The version's meta, and ``field``."""
+        async with self._mapped(CONTENT_TIMEOUT_S):
+            found = await self._redis.hmget(version_key(version), ["meta", field, "pruned"])
+            raw_meta, content, pruned = cast("list[bytes | None]", found)
+        if raw_meta is not None and pruned is not None:
+            raise VersionPruned(
+                f"the content of version {version} is no longer kept: the store at {self.address} keeps that of the "
+                f"newest {KEPT_WHOLE}"
+            )
+        if raw_meta is None or content is None:
+            raise StoreCorrupt(f"version {version} is not whole: the store at {self.address} has lost a part of it")
+        return raw_meta, content
 
     async def history(self, limit: int) -> list[Meta]:
         """What is known of the latest ``limit`` versions, newest first. Raises StoreCorrupt, StoreUnreachable.
@@ -138,9 +146,13 @@ class PolicyStore:
             numbers = range(highest, max(0, highest - limit), -1)
             async with self._mapped(CONTENT_TIMEOUT_S), self._redis.pipeline(transaction=False) as pipe:
                 for number in numbers:
-                    pipe.hget(version_key(number), "meta")
-                raw = cast("list[bytes | None]", await pipe.execute())
-            found += [_parse_meta(meta, number) for number, meta in zip(numbers, raw, strict=True) if meta is not None]
+                    pipe.hmget(version_key(number), ["meta", "pruned"])
+                raw = cast("list[tuple[bytes | None, bytes | None]]", await pipe.execute())
+            found += [
+                msgspec.structs.replace(_parse_meta(meta, number), pruned=pruned is not None)
+                for number, (meta, pruned) in zip(numbers, raw, strict=True)
+                if meta is not None
+            ]
             highest = numbers[-1] - 1
         return found[:limit]
 
@@ -157,17 +169,21 @@ class PolicyStore:
         """Write one new version whole and make it current, or change nothing.
 
         ``base``: the version that has to be current. ``only_if_never_filled``: seed an empty store, and leave any other
-        alone. ``above``: the new version's number is higher than this one too. Raises VersionConflict when ``base`` is
-        not current, when a store to be seeded holds a version, or when others keep applying at the same moment;
-        StoreUnreachable, and then whether it was written is not known if the connection was lost at the very end.
+        alone. ``above``: the new number is higher than this one too, as it is than any that a live gateway knows. Old
+        versions' contents are let go of.
+
+        Raises VersionConflict when ``base`` is not current, when a store to be seeded holds a version, or when others
+        keep applying at the same moment; StoreUnreachable, and then whether it was written is not known if the
+        connection was lost at the very end.
         """
-        document = policy_set.document
-        sources = zlib.compress(msgspec.json.encode(dict(policy_set.sources)), FAST)
+        document, sources = policy_set.deflated
         for _ in range(WRITE_ATTEMPTS):
             async with self._mapped(CONTENT_TIMEOUT_S), self._redis.pipeline(transaction=True) as pipe:
                 await pipe.watch(HEAD_KEY)
                 before = _parse_head(cast("Mapping[bytes, bytes]", await pipe.hgetall(HEAD_KEY)))
                 _refuse_conflict(before, base=base, only_if_never_filled=only_if_never_filled)
+                if before is not None:
+                    above = max(above, highest_known(await self._alive(REPLICA_TTL_S), before.store_id))
                 after = Head(
                     before.store_id if before is not None else uuid.uuid4().hex,
                     max(before.version if before is not None else 0, above) + 1,
@@ -203,8 +219,17 @@ class PolicyStore:
                     await pipe.execute()
                 except WatchError:
                     continue
-                return after
+            await self._prune(after.version)
+            return after
         raise VersionConflict("others apply at the same moment; nothing was written, try again")
+
+    async def _prune(self, current: int) -> None:
+        """What was written is written: where this fails the next one prunes."""
+        try:
+            async with self._mapped(CONTENT_TIMEOUT_S):
+                await prune(self._redis, HEAD_KEY, current)
+        except StoreUnreachable as error:
+            log.warning("old versions of the policies could not be let go of: %s", error)
 
     async def watch(self, poll_s: float = POLL_S) -> AsyncGenerator[Head | None, None]:
         """The head now, and again at each announcement and at least each ``poll_s``. Ends by raising StoreError."""
@@ -236,10 +261,13 @@ class PolicyStore:
     async def replicas(self, ttl_s: float = REPLICA_TTL_S) -> tuple[Replica, ...]:
         """All gateways that said in the last ``ttl_s`` that they live. Raises StoreUnreachable, StoreCorrupt."""
         async with self._mapped():
-            now_ms = await self._now_ms()
-            since_ms = now_ms - int(ttl_s * 1000)
-            found = await self._redis.zrangebyscore(REPLICAS_KEY, since_ms, "+inf", withscores=True)
-            return await self._standings(cast("list[tuple[bytes, float]]", found), now_ms)
+            return await self._alive(ttl_s)
+
+    async def _alive(self, ttl_s: float) -> tuple[Replica, ...]:
+        now_ms = await self._now_ms()
+        since_ms = now_ms - int(ttl_s * 1000)
+        found = await self._redis.zrangebyscore(REPLICAS_KEY, since_ms, "+inf", withscores=True)
+        return await self._standings(cast("list[tuple[bytes, float]]", found), now_ms)
 
     async def leave(self, replica: str) -> None:
         """Gateway ``replica`` ends in order. Raises StoreUnreachable, StoreCorrupt."""
@@ -257,6 +285,14 @@ class PolicyStore:
         ids = sorted(said)
         raw = cast("list[bytes | None]", await self._redis.mget([replica_key(one) for one in ids])) if ids else []
         return tuple(Replica(one, said[one], decode_standing(about)) for one, about in zip(ids, raw, strict=True))
+
+
+def _inflated(raw: bytes, version: int) -> bytes:
+    """A text as it was before it was deflated. Earlier releases wrote the JSON as it is. Raises StoreCorrupt."""
+    try:
+        return raw if raw.startswith(b"{") else zlib.decompress(raw)
+    except zlib.error as error:
+        raise StoreCorrupt(f"version {version} is damaged: {error}") from None
 
 
 def _refuse_conflict(before: Head | None, *, base: int | None, only_if_never_filled: bool) -> None:

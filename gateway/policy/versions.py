@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.errors import StoreCorrupt
-from gateway.policy.compile import compile_policy
-from gateway.policy.compiled import CompiledPolicy
-from gateway.policy.policy_set import policy_set_from_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +30,15 @@ class StoredVersion:
     author: str
     document: bytes
 
+    @property
+    def rank(self) -> tuple[int, int, str]:
+        """The order of one store's versions, the same for every gateway: of two contents under one number the one that
+        was applied later holds, and in the same second the one of the higher digest.
+        """
+        return self.head.version, self.created_s, self.head.digest
+
     def checked(self) -> StoredVersion:
         """Itself, if the document is the one that the digest was made of. Raises StoreCorrupt."""
         if hashlib.sha256(self.document).hexdigest() != self.head.digest:
             raise StoreCorrupt(f"{self.head} is damaged: its content does not match its digest")
         return self
-
-    def compile(self, env: Mapping[str, str] | None) -> CompiledPolicy:
-        """What the request path reads. Raises PolicyError when this release cannot use it."""
-        return compile_policy(
-            policy_set_from_document(self.document),
-            version=self.head.version,
-            store_id=self.head.store_id,
-            created_s=self.created_s,
-            env=env,
-        )

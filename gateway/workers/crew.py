@@ -20,7 +20,7 @@ from gateway.observe.alarms import Alarms
 from gateway.observe.events import Events
 from gateway.observe.export import Export, show_elsewhere, together
 from gateway.observe.metrics import GatewayMetrics, Registry
-from gateway.policy.versions import StoredVersion
+from gateway.policy.versions import Head, StoredVersion
 from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
 from gateway.workers.account_desk import AccountDesk
@@ -39,7 +39,7 @@ from gateway.workers.messages import (
     Ready,
     Telemetry,
 )
-from gateway.workers.news import AlarmsAre, Ask, Begin, Cover, Drain, EndRequests, LitellmIs, Policy
+from gateway.workers.news import AlarmsAre, Ask, Begin, Coming, Cover, Drain, EndRequests, LitellmIs, Policy
 from gateway.workers.table import Table
 from gateway.workers.who_answers import WhoAnswers
 
@@ -104,19 +104,14 @@ class Crew:
         self.on_in_force: Callable[[], None] = lambda: None
         metrics.before_render(lambda: metrics.workers.set(sum(member.ready for member in self._members)))
 
+    def foretell(self, version: StoredVersion) -> None:
+        """This version may come into force: all compile it at the same time, and not one after the other."""
+        self._tell(_told(Coming, version))
+
     def follow(self, version: StoredVersion, fleets: Fleets, hosted: Hosted, providers: Providers) -> None:
         """This version is in force in the watcher: its boxes and providers are those of the table."""
-        head = version.head
         self._providers = providers
-        self._policy = Policy(
-            head.store_id,
-            head.version,
-            head.digest,
-            version.created_s,
-            version.note,
-            version.author,
-            version.document,
-        )
+        self._policy = _told(Policy, version)
         self._look_at_litellm()
         self._tell(self._policy)
         self.table.follow(fleets, hosted)
@@ -140,6 +135,10 @@ class Crew:
         except TimeoutError:
             await self._until(lambda: any(member.ready for member in self._members))
 
+    def decides_by(self, head: Head) -> bool:
+        """Whether every worker that takes connections does: by this content, and not by another of the same number."""
+        return all(member.in_force == (head.version, head.digest) for member in self._members if member.ready)
+
     @property
     def in_flight(self) -> int:
         """Requests that are being answered, as far as the watcher has heard."""
@@ -147,17 +146,7 @@ class Crew:
 
     def members(self) -> list[dict[str, Any]]:
         """For people: each worker."""
-        return [
-            {
-                "worker": member.number,
-                "pid": member.pid,
-                "alive": member.pid is not None,
-                "ready": member.ready,
-                "in_flight": member.in_flight,
-                "policy_version": member.in_force,
-            }
-            for member in self._members
-        ]
+        return [member.facts() for member in self._members]
 
     def asking(self, app: Any) -> Callable[[dict[str, Any], Any, Any], Awaitable[None]]:
         """``app`` as it has to be for several workers."""
@@ -252,7 +241,7 @@ class Crew:
     def _take(self, member: Member, told: Any) -> None:
         match told:
             case InForce():
-                member.in_force = told.version
+                member.in_force = told.version, told.digest
                 self.on_in_force()
                 self.table.tell_all()
                 # Before its first connection it knows what all others know.
@@ -348,3 +337,10 @@ class Crew:
         found = LitellmIs(litellm.origin.uds, litellm.alive)
         if found != self._lasting.get(LitellmIs):
             self.announce(found)
+
+
+def _told(kind: type[Policy], version: StoredVersion) -> Policy:
+    head = version.head
+    return kind(
+        head.store_id, head.version, head.digest, version.created_s, version.note, version.author, version.document
+    )

@@ -52,9 +52,9 @@ class Member:
         self.pid: int | None = None
         """None while there is no process."""
         self.ready = False
-        self.in_force = 0
-        """The policy version that it decides by, 0 before the first."""
         """Whether it takes connections."""
+        self.in_force: tuple[int, str] = (0, "")
+        """The policy version that it decides by, 0 before the first, and the digest of its content."""
         self.begun = False
         """Whether it was told to."""
         self.in_flight = 0
@@ -66,6 +66,17 @@ class Member:
         self._line: Line | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._silent_s = 0.0
+
+    def facts(self) -> dict[str, Any]:
+        """For people."""
+        return {
+            "worker": self.number,
+            "pid": self.pid,
+            "alive": self.pid is not None,
+            "ready": self.ready,
+            "in_flight": self.in_flight,
+            "policy_version": self.in_force[0],
+        }
 
     @property
     def takes_connections(self) -> bool:

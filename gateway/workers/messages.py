@@ -127,9 +127,10 @@ class ProviderTrial(Message):
 
 
 class InForce(Message):
-    """A policy version is in force in the worker; it needs to hear of all boxes."""
+    """A policy version is in force in the worker; it needs to hear of all boxes. ``digest``: of its content."""
 
     version: int
+    digest: str
 
 
 class Ready(Message):

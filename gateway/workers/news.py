@@ -9,6 +9,7 @@ from gateway.fleet.duty import DutyFinding
 from gateway.fleet.engine_metrics import EngineReading
 from gateway.fleet.engine_pace import EnginePace
 from gateway.fleet.ttft import TtftFinding
+from gateway.policy.versions import Head, StoredVersion
 from gateway.workers.messages import Held, Message, Part
 
 NOBODY = -1
@@ -26,6 +27,15 @@ class Policy(Message):
     note: str
     author: str
     document: bytes
+
+    def as_stored(self) -> StoredVersion:
+        """The version itself."""
+        head = Head(self.store_id, self.version, self.digest)
+        return StoredVersion(head, self.created_s, self.note, self.author, self.document)
+
+
+class Coming(Policy):
+    """A version that the watcher has begun to compile. The worker does so too, and waits with it: it may be refused."""
 
 
 class Begin(Message):
@@ -178,6 +188,7 @@ class EndRequests(Message):
 
 FromWatcher = (
     Policy
+    | Coming
     | Begin
     | Cover
     | Counts

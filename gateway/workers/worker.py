@@ -10,6 +10,7 @@ import logging
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from gateway.dataplane.interpreter import switch_soon
 from gateway.dataplane.listener import QuietServer, quiet_server
 from gateway.dataplane.record import Record
 from gateway.drills.witness import FallbackWitness
+from gateway.errors import PolicyError
 from gateway.fleet.fleet import Fleets
 from gateway.fleet.hosted import Hosted
 from gateway.fleet.shared_breaker import TrialTurns
@@ -32,8 +34,9 @@ from gateway.observe.export import export
 from gateway.observe.metrics import GatewayMetrics, Registry
 from gateway.orders.forced import Forced
 from gateway.policy.compiled import CompiledPolicy
+from gateway.policy.recompile import Compiler
 from gateway.policy.succession import with_predecessors
-from gateway.policy.versions import Head, StoredVersion
+from gateway.policy.versions import StoredVersion
 from gateway.tasks import TaskSet
 from gateway.upstream.providers import Providers
 from gateway.workers.account_line import AccountLine
@@ -46,6 +49,7 @@ from gateway.workers.news import (
     Ask,
     Begin,
     BoxCounts,
+    Coming,
     Counts,
     Cover,
     Drain,
@@ -75,7 +79,6 @@ TELEMETRY_S = 1.0
 
 LIFE_S = 0.25
 """How often running answers alone are reported: a probe looks at seconds."""
-
 
 OfBox = TypeVar("OfBox", BoxCounts, Engine, Load, Standing, Eject)
 
@@ -111,7 +114,7 @@ class Worker:
 
     def __init__(self, place: Place, env: Mapping[str, str]) -> None:
         self._place = place
-        self._env = dict(env)
+        self._compiler = Compiler(env)
         self.current: CompiledPolicy | None = None
         self._stopping = asyncio.Event()
         self._begin = asyncio.Event()
@@ -143,7 +146,7 @@ class Worker:
             retry_share=1 / place.workers,
             forced=self._forced,
             accounts=self._accounts,
-            admin_token=self._env.get("FAILSOFT_ADMIN_TOKEN"),
+            admin_token=env.get("FAILSOFT_ADMIN_TOKEN"),
         )
         self._boxes: dict[str, WorkerBox] = {}
         self._policies: asyncio.Queue[Policy] = asyncio.Queue()
@@ -188,7 +191,7 @@ class Worker:
             for listener in listeners:
                 listener.close()
             await self._accounts.close()
-            self._reporter.flush(self._traffic())
+            self._reporter.flush(self._fleets.take_traffic())
             self._tell_what_was_counted(0)
             await self._tasks.close()
             await self._fleets.close()
@@ -257,7 +260,7 @@ class Worker:
             case HomesAre():
                 if (homes := self._fleets.homes.get(news.fleet)) is not None:
                     homes.adopt(news.homes)
-            case Policy():
+            case Policy():  # Coming too
                 self._policies.put_nowait(news)
             case OrdersAre():
                 self._forced.ends = news.ends
@@ -285,19 +288,26 @@ class Worker:
             if (box := self._boxes.get(one.key)) is not None:
                 yield box, one
 
+    def _compiled(self, version: StoredVersion) -> CompiledPolicy:
+        self._accounts.prepare(compiled := with_predecessors(self._compiler.compile(version), self.current))
+        return compiled
+
     async def _follow_policies(self) -> None:
         while True:
             policy = await self._policies.get()
             while not self._policies.empty():
-                policy = self._policies.get_nowait()
-            head = Head(policy.store_id, policy.version, policy.digest)
-            version = StoredVersion(head, policy.created_s, policy.note, policy.author, policy.document)
+                newer = self._policies.get_nowait()
+                policy = policy if isinstance(newer, Coming) and not isinstance(policy, Coming) else newer
+            version = policy.as_stored()
+            if isinstance(policy, Coming):
+                with suppress(PolicyError):  # which the watcher tells
+                    await asyncio.to_thread(self._compiler.compile, version)
+                continue
             try:
-                compiled = await asyncio.to_thread(version.compile, self._env)
-                self.current = current = await asyncio.to_thread(with_predecessors, compiled, self.current)
+                self.current = current = await asyncio.to_thread(self._compiled, version)
             except Exception:
                 # The watcher has compiled the same: without this version a worker would answer as nobody wants.
-                log.exception("worker %d cannot use %s", self._place.worker, head)
+                log.exception("worker %d cannot use %s", self._place.worker, version.head)
                 self.stop()
                 return
             self._fleets.follow(current)
@@ -306,7 +316,7 @@ class Worker:
             self._accounts.follow(current)
             boxes = [box for box in self._fleets.with_those_that_leave() if isinstance(box, WorkerBox)]
             self._boxes = {box.key: box for box in boxes}
-            self._line.send(InForce(current.version))
+            self._line.send(InForce(current.version, policy.digest))
 
     # What is told without being asked.
 
@@ -314,17 +324,13 @@ class Worker:
         while True:
             await asyncio.sleep(TELEMETRY_S)
             self._tell_what_was_counted(0)
-            self._reporter.flush(self._traffic())
+            self._reporter.flush(self._fleets.take_traffic())
 
     def _tell_what_was_counted(self, asked: int) -> None:
         self._line.send(Telemetry(asked, self._dataplane.in_flight, export(self._registry)))
 
     def _tell_of_fallback(self, key: str, *, model: str, error: str) -> None:
         self._line.send(Proven(key, model, error))
-
-    def _traffic(self) -> dict[str, dict[str, int]]:
-        taken = {name: homes.traffic.take() for name, homes in self._fleets.homes.items()}
-        return {name: counts for name, counts in taken.items() if counts}
 
     async def _look_for_life(self) -> None:
         while True:

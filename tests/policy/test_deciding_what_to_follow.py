@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -23,11 +24,20 @@ def step(
     *,
     in_force: Head | None = None,
     refused: Head | None = None,
+    outranked: Head | None = None,
     seen: Mapping[str, int] | None = None,
     can_seed: bool = False,
 ) -> FollowStep:
     seen = seen or {}
-    return follow_step(now, in_force=in_force, refused=refused, seen=seen, ever_filled=bool(seen), can_seed=can_seed)
+    return follow_step(
+        now,
+        in_force=in_force,
+        refused=refused,
+        outranked=outranked,
+        seen=seen,
+        ever_filled=bool(seen),
+        can_seed=can_seed,
+    )
 
 
 def test_a_store_that_never_held_a_version_is_seeded_by_whoever_has_something() -> None:
@@ -45,7 +55,7 @@ def test_a_store_that_was_seen_filled_is_never_seeded() -> None:
         (head(5), FollowStep.KEEP),
         (head(6), FollowStep.LOAD),
         (head(4), FollowStep.BEHIND),
-        (head(5, digest="other"), FollowStep.BEHIND),
+        (head(5, digest="other"), FollowStep.LOAD),
         (head(1, "b"), FollowStep.LOAD),
     ],
 )
@@ -57,6 +67,12 @@ def test_a_store_that_was_left_may_come_back_but_not_at_an_older_version() -> No
     seen = {"a": 5, "b": 1}
     assert step(head(5), in_force=head(1, "b"), seen=seen) is FollowStep.LOAD
     assert step(head(4), in_force=head(1, "b"), seen=seen) is FollowStep.BEHIND
+
+
+def test_other_content_of_the_number_in_force_that_is_older_is_not_loaded_again() -> None:
+    older = head(5, digest="older")
+    assert step(older, in_force=head(5), outranked=older, seen={"a": 5}) is FollowStep.BEHIND
+    assert step(head(6), in_force=head(5), outranked=older, seen={"a": 5}) is FollowStep.LOAD
 
 
 def test_a_version_that_was_refused_is_not_loaded_again_and_the_next_one_is() -> None:
@@ -71,6 +87,7 @@ class Gateway:
     memory: Memory = field(default_factory=Memory)
     in_force: Head | None = None
     refused: Head | None = None
+    outranked: Head | None = None
     history: list[Head] = field(default_factory=list)
 
     def look(self, now: Head | None, *, usable: bool) -> FollowStep:
@@ -78,13 +95,21 @@ class Gateway:
             now,
             in_force=self.in_force,
             refused=self.refused,
+            outranked=self.outranked,
             seen=self.memory.seen,
             ever_filled=self.memory.ever_filled(embedded=False),
             can_seed=True,
         )
         if found is FollowStep.LOAD and now is not None:
             self.memory = self.memory.having_seen(now, embedded=False)
-            if usable:
+            # As if all were applied in one second, so that the digest decides.
+            same = self.in_force is not None and (self.in_force.store_id, self.in_force.version) == (
+                now.store_id,
+                now.version,
+            )
+            if same and self.in_force is not None and now.digest < self.in_force.digest:
+                self.outranked = now
+            elif usable:
                 self.in_force = now
                 self.history.append(now)
             else:
@@ -113,3 +138,7 @@ def test_whatever_a_store_shows_versions_never_go_backwards_and_nothing_is_ever_
     for store in "ab":
         versions = [h.version for h in gateway.history if h.store_id == store]
         assert versions == sorted(versions)
+    # Of two contents under one number the later one holds, as long as no other store was followed in between.
+    for one, next_one in pairwise(gateway.history):
+        if (one.store_id, one.version) == (next_one.store_id, next_one.version):
+            assert one.digest < next_one.digest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from gateway.errors import PolicyError
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.embedded import EmbeddedValkey
 from gateway.policy.follow import PolicyFollower
+from gateway.policy.pruning import version_key
 from gateway.policy.snapshot import Memory, Snapshot
-from gateway.policy.store import HEAD_KEY, PolicyStore, version_key
+from gateway.policy.store import HEAD_KEY, PolicyStore
 from gateway.policy.validate import read_folder
 from tests.policy.scenery import Folder, RecordedAlarms, eventually
 
@@ -314,3 +316,45 @@ async def test_a_version_that_cannot_be_used_is_told_to_whoever_asks_why(
     await store.apply(read_folder(folder.path))
     await eventually(lambda: version(follower) == 3)
     assert follower.refusal is None
+
+
+@pytest.mark.parametrize("later", [True, False])
+async def test_of_two_contents_under_one_number_all_gateways_come_to_the_later_one(
+    store: PolicyStore,
+    valkey: EmbeddedValkey,
+    folder: Folder,
+    follow: Follow,
+    alarms: RecordedAlarms,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    later: bool,
+) -> None:
+    """A replica was promoted that lacked version 2, and somebody applied before any gateway had said that it has it."""
+    await store.apply(read_folder(folder.path))
+    folder.customer("globex")
+    lost = await store.apply(read_folder(folder.path))
+    follower = await follow(redis_url=valkey.url)
+    assert customers(follower) == {"acme", "globex"}
+    folder.customer("initech")
+    other = read_folder(folder.path)
+    async with Redis.from_url(valkey.url) as redis:
+        meta = json.loads(await redis.hget(version_key(2), "meta") or b"")
+        meta |= {"digest": other.digest, "created": meta["created"] + (60 if later else -60)}
+        async with redis.pipeline(transaction=True) as pipe:
+            pipe.hset(version_key(2), mapping={"meta": json.dumps(meta), "document": other.document})
+            pipe.hset(HEAD_KEY, "digest", other.digest)
+            await pipe.execute()
+    await eventually(lambda: "was given twice" in caplog.text)
+    if later:
+        await eventually(lambda: "initech" in customers(follower))
+        assert follower.version is not None
+        assert follower.version.head.digest == other.digest
+    else:
+        await eventually(lambda: "policy_store_behind" in alarms.kinds())
+        assert "under the number of version 2" in alarms.now["policy_store_behind", "policies"]
+        assert follower.version is not None
+        assert follower.version.head == lost
+    # Whichever holds, the next version ends it everywhere.
+    await store.apply(read_folder(folder.path))
+    await eventually(lambda: version(follower) == 3)
+    await eventually(lambda: "policy_store_behind" not in alarms.kinds())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import PolicyError
 from gateway.policy import read_ahead as reading
-from gateway.policy.quick_source import read_quickly
+from gateway.policy.quick_source import QuickReader, read_quickly
 from gateway.policy.read_ahead import read_ahead
 from gateway.policy.source import SourceError, read_yaml
 from gateway.policy.validate import policy_files, read_folder
@@ -43,6 +43,37 @@ def test_what_is_read_quickly_is_what_is_read_with_care(text: str) -> None:
     assert careful.root is not None
     assert careful.root.plain() == quick
     assert repr(careful.root.plain()) == repr(quick)
+
+
+BLOCKS = st.lists(
+    st.one_of(
+        st.sampled_from(
+            ["a: 1", "b: [x, y]", "b: [x,", "c:", "- z", "  - z", "  d: 2", "# comment", "", "e: |", "e: |+", "e: >-",
+             "e: 'open", "f'", "---", "...", "%YAML 1.2", "? k", ": v", "g: &x 1", "h: *x", '"q": 3', "i:j", "k: l # m",
+             " n: 1", "o: {p: 1,", "q: 2}", "r: plain", "  goes on", "s: a\x85t: b", "# u\u2028v: 1", "w: 1\rx: 2",
+             "\ufeffy: 1", "<<: {z: 1}", "a-b: 1", "e: |2", "\tg: 1", "text\\", 'e: "x\\', "a: 1:"]
+        ),
+        st.builds("{}: {}".format, st.sampled_from("abcdef"), SCALARS),
+    ),
+    max_size=9,
+)  # fmt: skip
+
+
+@given(st.lists(st.one_of(BLOCKS.map("\n".join), VALUES.map(yaml.safe_dump), st.text(max_size=12)), max_size=4))
+@example(["a: 1\nb: |\n  text\n\n", "a: 1\nb: |\n  text\n\nc: 2\n", "a: 1\na: 1\n"])
+@example(["e: |+\n  x\n\n\na: 1", "e: |+\n  x\n\n\n"])
+def test_what_is_read_block_by_block_is_what_is_read_as_a_whole(texts: list[str]) -> None:
+    reader = QuickReader()
+    for text in texts:
+        # More quickly it may be given up only where there is something to be said.
+        assert repr(reader.read(text)) == repr(read_quickly(text))
+
+
+def test_a_block_that_many_files_share_is_read_twice_at_most() -> None:
+    reader = QuickReader()
+    found = [reader.read(f"# a customer\nname: c{number}\nlimits: {{most: 3}}\n") for number in range(4)]
+    assert found == [{"name": f"c{number}", "limits": {"most": 3}} for number in range(4)]
+    assert found[1]["limits"] is found[2]["limits"] is found[3]["limits"]
 
 
 @pytest.mark.parametrize("text", ["a: {b: [1, 2.5, yes, 2027-01-01, text]}\n", "- x\n- 'y'\n", "plain"])
@@ -89,11 +120,11 @@ def test_a_text_that_was_read_before_is_not_read_again_and_a_changed_one_is(
     folder.customer("globex")
     first = read_folder(folder.path, ahead=read_ahead)
 
-    def fail(text: str) -> None:
+    def fail(reader: QuickReader, text: str) -> None:
         raise AssertionError(f"read again: {text}")
 
     with monkeypatch.context() as broken:
-        broken.setattr(reading, "read_quickly", fail)
+        broken.setattr(QuickReader, "read", fail)
         assert read_folder(folder.path, ahead=read_ahead) == first
     folder.customer("globex", "priority: low\n")
     changed = read_folder(folder.path, ahead=read_ahead)

@@ -50,7 +50,12 @@ def test_one_that_has_gone_on_to_what_others_applied_since_has_taken_it() -> Non
 
 def test_one_that_has_seen_the_store_further_than_it_is_never_goes_back() -> None:
     assert "never goes back" in why(gateway(Head("s", 9, "d9")))
-    assert "never goes back" in why(gateway(Head("s", 5, "another")))
+
+
+def test_one_that_has_other_content_of_that_number_is_waited_for_and_named_with_it() -> None:
+    other = gateway(Head("s", 5, "another"))
+    assert rollout(NEW, NEW, [other]).waiting == (other,)
+    assert why(other) == "has version 5 of store s in force, with other content"
 
 
 def test_one_that_is_behind_is_named_with_what_it_has() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,16 @@ from gateway.cli.policies.annotations import annotation
 from gateway.errors import StoreUnreachable
 from gateway.policy.diagnostics import Diagnostic
 from gateway.policy.embedded import EmbeddedValkey
+from gateway.policy.pruning import KEPT_WHOLE
 from gateway.policy.standing import Replica
 from gateway.policy.store import PolicyStore
+from gateway.policy.validate import read_folder
 from tests.policy.scenery import Folder
 
 
 @pytest.fixture
 def url(tmp_path: Path) -> Any:
     """A store in a thread's own loop, as the command runs a loop itself."""
-    import asyncio
-
     with asyncio.Runner() as runner:
         server = EmbeddedValkey(tmp_path / "redis")
         runner.run(server.start())
@@ -229,7 +230,30 @@ def test_the_history_is_told_newest_first(policies: Any, folder: Folder, url: st
     assert " UTC" in shown[2]
     found = policies("history", "--redis", url, "--limit", "2", "--json").json["versions"]
     assert [(one["version"], one["note"]) for one in found] == [(3, "third"), (2, "second [bold]")]
-    assert found[0].keys() == {"store_id", "version", "digest", "created", "note", "author", "customers"}
+    assert found[0].keys() == {"store_id", "version", "digest", "created", "note", "author", "customers", "pruned"}
+
+
+def test_a_version_whose_content_is_no_longer_kept_is_listed_and_neither_shown_nor_rolled_back_to(
+    policies: Any, folder: Folder, url: str
+) -> None:
+    policies("apply", folder.path, "--redis", url, "--note", "first")
+
+    async def many() -> None:
+        store = PolicyStore(url)
+        for _ in range(KEPT_WHOLE):
+            await store.apply(read_folder(folder.path))
+        await store.close()
+
+    asyncio.run(many())
+    last = policies("history", "--redis", url, "--limit", "60").out.splitlines()[-1].split()
+    assert (last[0], last[-2:]) == ("1", ["(pruned)", "first"])
+    found = policies("history", "--redis", url, "--limit", "60", "--json").json["versions"]
+    assert [one["pruned"] for one in found] == [False] * KEPT_WHOLE + [True]
+    for command in ("show", "rollback"):
+        ran = policies(command, "1", "--redis", url)
+        assert ran.status == 1
+        assert "the content of version 1 is no longer kept" in ran.err
+    assert policies("history", "--redis", url, "--json").json["versions"][0]["version"] == KEPT_WHOLE + 1
 
 
 def test_in_github_actions_the_author_is_whoever_caused_the_run(

@@ -9,10 +9,14 @@ from contextlib import aclosing
 import pytest
 from redis.asyncio import Redis
 
-from gateway.errors import StoreCorrupt, StoreUnreachable, VersionConflict
+from gateway.errors import StoreCorrupt, StoreUnreachable, VersionConflict, VersionPruned
 from gateway.policy.embedded import EmbeddedValkey
-from gateway.policy.store import HEAD_KEY, PolicyStore, version_key
+from gateway.policy.policy_set import PolicySet
+from gateway.policy.pruning import KEPT_WHOLE, prune, version_key
+from gateway.policy.standing import Refusal, Standing
+from gateway.policy.store import HEAD_KEY, PolicyStore
 from gateway.policy.validate import read_folder
+from gateway.policy.versions import Head
 from tests.policy.scenery import Folder
 
 
@@ -174,3 +178,88 @@ async def test_the_history_passes_over_numbers_that_were_never_given(store: Poli
     await store.apply(policy_set)
     assert [meta.version for meta in await store.history(5)] == [302, 301, 1]
     assert [meta.version for meta in await store.history(2)] == [302, 301]
+
+
+async def test_a_document_of_an_earlier_release_is_read_as_well(store: PolicyStore, folder: Folder) -> None:
+    policy_set = read_folder(folder.path)
+    await store.apply(policy_set)
+    async with store._link.mapped():
+        raw = await store._redis.hget(version_key(1), "document")
+        assert raw is not None
+        assert not raw.startswith(b"{")
+        await store._redis.hset(version_key(1), "document", policy_set.document)
+    assert (await store.load(1)).document == policy_set.document
+    async with store._link.mapped():
+        await store._redis.hset(version_key(1), "document", "rubbish")
+    with pytest.raises(StoreCorrupt, match="version 1 is damaged"):
+        await store.load(1)
+
+
+async def test_a_new_version_goes_past_what_any_live_gateway_knows(store: PolicyStore, folder: Folder) -> None:
+    """As after the promotion of a replica that lacks the last versions."""
+    policy_set = read_folder(folder.path)
+    first = await store.apply(policy_set)
+
+    def standing(in_force: Head, refused: Head | None = None) -> Standing:
+        refusal = None if refused is None else Refusal(refused, "it cannot be used")
+        return Standing(name="gw", pid=1, in_force=in_force, refused=refusal)
+
+    await store.beat("one", 60, standing(Head(first.store_id, 4, "lost")))
+    await store.beat("another store's", 60, standing(Head("another", 900, "d")))
+    assert (await store.apply(policy_set)).version == 5
+    await store.beat("two", 60, standing(first, refused=Head(first.store_id, 7, "lost too")))
+    assert (await store.apply(policy_set, base=5)).version == 8
+    assert (await store.apply(policy_set)).version == 9
+
+
+async def _applied(store: PolicyStore, policy_set: PolicySet, count: int) -> list[int]:
+    return [(await store.apply(policy_set)).version for _ in range(count)]
+
+
+async def test_only_the_newest_versions_keep_their_content(store: PolicyStore, folder: Folder) -> None:
+    policy_set = read_folder(folder.path)
+    await _applied(store, policy_set, 3)
+    # Numbers are left out, more at once than are kept.
+    await store.apply(policy_set, above=1_000)
+    last = (await _applied(store, policy_set, KEPT_WHOLE - 2))[-1]
+    assert [meta.pruned for meta in await store.history(60)] == [False] * (KEPT_WHOLE - 1) + [False, True, True]
+    for number in (3, 1_001, last):
+        assert (await store.load(number)).document == policy_set.document
+    for asked in (store.load, store.sources):
+        with pytest.raises(VersionPruned, match=f"version 2 is no longer kept: .* newest {KEPT_WHOLE}"):
+            await asked(2)
+    assert (await store.history(60))[-1].note == ""
+    await _applied(store, policy_set, 1)
+    with pytest.raises(VersionPruned):
+        await store.load(3)
+    await store.load(1_001)
+
+
+async def test_a_store_of_an_earlier_release_is_pruned_with_the_next_version(
+    store: PolicyStore, folder: Folder
+) -> None:
+    policy_set = read_folder(folder.path)
+    await _applied(store, policy_set, KEPT_WHOLE)
+    async with store._link.mapped():
+        # It knew no bound.
+        for number in range(1, KEPT_WHOLE + 1):
+            await store._redis.copy(version_key(number), version_key(number + 600))  # type: ignore[no-untyped-call]
+            meta = json.loads(await store._redis.hget(version_key(number), "meta") or b"")
+            meta["version"] += 600
+            await store._redis.hset(version_key(number + 600), "meta", json.dumps(meta))
+        await store._redis.hset(HEAD_KEY, "version", 600 + KEPT_WHOLE)
+    await store.apply(policy_set)
+    history = await store.history(200)
+    assert [meta.pruned for meta in history] == [False] * KEPT_WHOLE + [True] * (KEPT_WHOLE + 1)
+
+
+async def test_pruning_leaves_a_store_alone_that_others_change_meanwhile(store: PolicyStore, folder: Folder) -> None:
+    policy_set = read_folder(folder.path)
+    await _applied(store, policy_set, 3)
+    async with store._link.mapped():
+        await prune(store._redis, HEAD_KEY, 2, keep=1)
+    assert not any(meta.pruned for meta in await store.history(5))
+    async with store._link.mapped():
+        await prune(store._redis, HEAD_KEY, 3, keep=1)
+    assert [meta.pruned for meta in await store.history(5)] == [False, True, True]
+    assert (await store.load(3)).document == policy_set.document

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 import sys
@@ -161,6 +162,31 @@ async def test_a_gateway_that_does_not_take_a_version_is_named_with_its_reason(p
     for one in without:
         assert one["why"].startswith(f"refuses it: version {refused} ")
         assert "does not match its digest" in one["why"]
+
+
+async def test_a_version_that_cannot_be_compiled_ends_no_worker_and_is_in_force_in_none(pair: Pair) -> None:
+    several = pair.gateways[0]
+    before = await several.status()
+    document = b'{"format":1,"fleet":{},"defaults":{},"customers":[]}'
+    async with Redis.from_url(pair.redis.url) as redis:
+        head = {"version": str(pair.version + 1), "digest": hashlib.sha256(document).hexdigest()}
+        store_id = (await redis.hget("{failsoft}:head", "store_id") or b"").decode()
+        meta = {**head, "store_id": store_id, "version": pair.version + 1, "created": 1}
+        where = f"{{failsoft}}:version:{pair.version + 1}"
+        await redis.hset(where, mapping={"meta": json.dumps(meta), "document": document})
+        await redis.hset("{failsoft}:head", mapping=head)
+
+    async def refused() -> bool:
+        return any(alarm["kind"] == "policy_version_refused" for alarm in (await several.status())["alarms"])
+
+    await several.until(refused, within_s=20)
+    async with httpx2.AsyncClient(limits=httpx2.Limits(max_keepalive_connections=0)) as client:
+        for _ in range(4):
+            assert _text(await _ask(client, several.url)) == f"version {pair.version}"
+    pair.version = await pair.next()
+    await several.until(pair.both_follow, within_s=20)
+    pids = [[worker["pid"] for worker in status["workers"]] for status in (before, await several.status())]
+    assert pids[0] == pids[1]
 
 
 async def test_no_request_is_decided_by_half_of_two_versions_and_none_by_an_older_one(pair: Pair) -> None:

@@ -26,7 +26,10 @@ def history(
     limit: Annotated[int, typer.Option(min=1, help="At most so many versions.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the latest versions, newest first: when, by whom, and why. The first one is in force."""
+    """List the latest versions, newest first: when, by whom, and why. The first one is in force.
+
+    The store keeps what is known of every version, and the content of the newest 50: others are marked as pruned.
+    """
 
     async def read(store: PolicyStore) -> list[Meta]:
         return await store.history(limit)
@@ -43,8 +46,9 @@ def history(
         table.add_column(heading, no_wrap=heading != "note")
     for meta in found:
         customers = "–" if meta.customers is None else str(meta.customers)
-        row = (str(meta.version), when(meta.created), meta.author or "–", customers, meta.digest[:12], meta.note)
-        table.add_row(*(Text(cell) for cell in row))
+        row = (str(meta.version), when(meta.created), meta.author or "–", customers, meta.digest[:12])
+        note = " ".join(word for word in ("(pruned)" if meta.pruned else "", meta.note) if word)
+        table.add_row(*(Text(cell) for cell in (*row, note)))
     # Into a pipe all of it goes: a width is for people at a terminal.
     console = Console(emoji=False, highlight=False)
     if not console.is_terminal:

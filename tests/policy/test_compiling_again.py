@@ -1,0 +1,180 @@
+"""A version is compiled to the same whether the one before it is known or not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.errors import PolicyError
+from gateway.policy import recompile
+from gateway.policy.compile import compile_policy
+from gateway.policy.compiled import CompiledPolicy
+from gateway.policy.policy_set import policy_set_from_document
+from gateway.policy.recompile import Compiler
+from gateway.policy.versions import Head, StoredVersion
+
+ENV = {"KEY": "secret"}
+
+DIGESTS = tuple(hashlib.sha256(name.encode()).hexdigest() for name in "abcd")
+FLEETS: dict[str, Any] = {
+    "main": {"base_model": "base", "boxes": {"a": {"url": "http://10.0.0.1:8000"}}},
+    "other": {"base_model": "small", "boxes": {"b": {"url": "http://10.0.0.2:8000", "api_key": "${KEY}"}}},
+}
+STEPS = st.sampled_from(
+    [
+        {"provider": "hosted"},
+        {"provider": "hosted", "system_prompt": "Be brief.", "drop": ["logprobs"]},
+        {"base": {}},
+        {"static": "Later, please."},
+    ]
+)
+RULES = st.fixed_dictionaries(
+    {},
+    optional={
+        "deadline": st.sampled_from(["20s", "1m"]),
+        "on_broken_stream": st.sampled_from(["resume", "error"]),
+        "limits": st.sampled_from([{"requests_per_minute": 5}, {"concurrency": 2}]),
+        "fallback": st.lists(STEPS, max_size=3),
+        "hosted": st.sampled_from([{"allowed": False}, {"allowed": True, "usd_per_day": 5}]),
+        "drills": st.sampled_from([{"every": "12h"}, {"every": "never", "share": "1%"}]),
+    },
+)
+ADAPTERS = st.sampled_from(["p1", "q1", "r2", "free", "base"])
+
+
+@st.composite
+def customers(draw: st.DrawFn) -> dict[str, Any]:
+    """One that may be wrong by itself, or clash with others, if seldom."""
+    name = draw(st.sampled_from("pqrstuvw"))
+    mine = st.sampled_from([name + "1", name + "2"])
+    adapters = draw(st.lists(mine if draw(st.integers(0, 9)) else ADAPTERS, min_size=1, max_size=2, unique=True))
+    found: dict[str, Any] = {"customer": name, "adapters": adapters, **draw(RULES)}
+    own = hashlib.sha256(name.encode()).hexdigest()
+    key = own if draw(st.integers(0, 9)) else draw(st.sampled_from(DIGESTS))
+    if not draw(st.integers(0, 19)):
+        found["fallback"] = [{"provider": "elsewhere"}]
+    if not draw(st.integers(0, 19)):
+        found["deadline"] = "an hour"
+    found["api_keys"] = [{"sha256": f"sha256:{key}", "name": "ci", "expires": "2030-01-01"}]
+    if draw(st.integers(0, 19)):
+        found["fleet"] = draw(st.sampled_from(["main", "other"]))
+    if not draw(st.integers(0, 3)):
+        found["aliases"] = {draw(st.sampled_from(["latest", "stable", "now", "q1", "base"])): adapters[0]}
+    return found
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[bytes]:
+    """Documents, each with most of the one before it."""
+    found = []
+    known: dict[str, Any] = {}
+    fleet = {"fleets": FLEETS, "providers": {"hosted": {"model": "openai/gpt-4o-mini", "api_key": "${KEY}"}}}
+    defaults: dict[str, Any] = {}
+    for _ in range(draw(st.integers(2, 6))):
+        for one in draw(st.lists(customers(), max_size=3)):
+            known[one["customer"]] = one
+        for name in draw(st.sets(st.sampled_from("pqrstuvw"), max_size=2)):
+            known.pop(name, None)
+        if not draw(st.integers(0, 6)):
+            defaults = draw(RULES)
+        if not draw(st.integers(0, 6)):
+            model = draw(st.sampled_from(["openai/gpt-4o-mini", "mistral/of-unknown-price"]))
+            named = draw(st.sampled_from([["hosted"], ["hosted", "elsewhere"]]))
+            token = {"name": "ops", "sha256": draw(st.sampled_from(DIGESTS)), "scope": "read"}
+            fleet = {"fleets": FLEETS, "providers": {name: {"model": model} for name in named}, "admin_tokens": [token]}
+        everybody = [known[name] for name in sorted(known)]
+        if everybody and not draw(st.integers(0, 19)):
+            everybody.append(everybody[0])
+        document = {"format": 1, "fleet": fleet, "defaults": defaults, "customers": everybody}
+        found.append(json.dumps(document).encode())
+    return found
+
+
+def stored(number: int, document: bytes) -> StoredVersion:
+    digest = hashlib.sha256(document).hexdigest()
+    return StoredVersion(Head("store", number, digest), 1_000 + number, "", "", document)
+
+
+def anew(version: StoredVersion) -> CompiledPolicy | str:
+    """Compiled by who knows nothing of any other version."""
+    head = version.head
+    try:
+        policy_set = policy_set_from_document(version.document)
+        return compile_policy(
+            policy_set, version=head.version, store_id=head.store_id, created_s=version.created_s, env=ENV
+        )
+    except PolicyError as error:
+        return str(error)
+
+
+def again(compiler: Compiler, version: StoredVersion) -> CompiledPolicy | str:
+    try:
+        return compiler.compile(version)
+    except PolicyError as error:
+        return str(error)
+
+
+@settings(max_examples=150)
+@given(histories())
+def test_what_is_made_of_a_version_is_the_same_whatever_came_before_it(history: list[bytes]) -> None:
+    compiler = Compiler(ENV)
+    for number, document in enumerate(history, 1):
+        version = stored(number, document)
+        found, expected = again(compiler, version), anew(version)
+        assert found == expected
+        if isinstance(found, CompiledPolicy) and isinstance(expected, CompiledPolicy):
+            # What no comparison of mappings shows.
+            assert list(found.customers) == list(expected.customers)
+            assert list(found.keys) == list(expected.keys)
+
+
+def _document(**customers: dict[str, Any]) -> bytes:
+    everybody = [
+        {
+            "customer": name,
+            "adapters": [f"{name}_v1"],
+            "api_keys": [hashlib.sha256(name.encode()).hexdigest()],
+            **customers[name],
+        }
+        for name in sorted(customers)
+    ]
+    fleet = {"fleets": {"main": FLEETS["main"]}, "providers": {}}
+    return json.dumps({"format": 1, "fleet": fleet, "defaults": {}, "customers": everybody}).encode()
+
+
+def test_only_a_customer_that_has_changed_is_compiled_again() -> None:
+    compiler = Compiler(ENV)
+    first = compiler.compile(stored(1, _document(acme={}, globex={})))
+    second = compiler.compile(stored(2, _document(acme={"deadline": "20s"}, globex={}, initech={})))
+    assert second.customers["globex"] is first.customers["globex"]
+    assert second.customers["acme"].deadline_s == 20
+    assert set(second.customers) == {"acme", "globex", "initech"}
+    assert second.version == 2
+
+
+def test_what_a_customer_takes_from_one_that_has_not_changed_is_refused_with_everything_that_is_wrong() -> None:
+    compiler = Compiler(ENV)
+    compiler.compile(stored(1, _document(acme={}, globex={})))
+    wrong = stored(2, _document(acme={}, globex={"adapters": ["acme_v1"], "aliases": {"latest": "nobodys"}}))
+    with pytest.raises(PolicyError) as caught:
+        compiler.compile(wrong)
+    assert str(caught.value) == anew(wrong)
+    assert "adapter acme_v1 is taken" in str(caught.value)
+    assert "nobodys is not one of this customer's adapters" in str(caught.value)
+    # The version before the refused one is still known.
+    assert compiler.compile(stored(3, _document(acme={}))).version == 3
+
+
+def test_a_version_with_few_changes_is_not_validated_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = Compiler(ENV)
+    compiler.compile(stored(1, _document(acme={}, globex={})))
+    monkeypatch.setattr(recompile, "validated", None)
+    assert set(compiler.compile(stored(2, _document(acme={}, globex={"deadline": "20s"}))).customers) == {
+        "acme",
+        "globex",
+    }
