@@ -336,8 +336,6 @@ class Gateway:
         )
         for warning in policy.warnings:
             log.warning("policy: %s", warning)
-        for line in policy.not_in_force:
-            log.warning("not in force in this release: %s", line)
 
 
 def _dispatch(dataplane: DataPlane, control: Any) -> ASGIApp:

@@ -106,7 +106,7 @@ def _show(found: dict[str, Any], console: Console) -> None:
         console.print(f"limits of {escape(one['customer'])}: {in_words(one)}")
     for alarm in found["alarms"]:
         console.print(f"[red]alarm[/] {escape(alarm['kind'])}: {escape(alarm['message'])}")
-    for line in (*policy["warnings"], *policy["not_in_force"]) if policy else ():
+    for line in policy["warnings"] if policy else ():
         console.print(f"[yellow]note[/] {escape(line)}")
 
 

@@ -132,7 +132,6 @@ def _policy(policy: CompiledPolicy, source: str) -> Document:
         "applied_at": policy.created_s,
         "customers": len(policy.customers),
         "warnings": list(policy.warnings),
-        "not_in_force": list(policy.not_in_force),
     }
 
 

@@ -208,8 +208,6 @@ class CompiledPolicy:
     customers: Mapping[str, CustomerPolicy]
     keys: Mapping[bytes, ApiKey]
     warnings: tuple[str, ...] = ()
-    not_in_force: tuple[str, ...] = ()
-    """Keys that policies use and this release does not act on yet, as ``path: what`` lines."""
     admin_tokens: Mapping[bytes, AdminToken] = field(default_factory=dict)
 
     def authenticate(self, key: bytes, today: dt.date) -> CustomerPolicy | None:

@@ -196,5 +196,4 @@ def policy() -> CompiledPolicy:
         customers={"acme": acme},
         keys={digest: ApiKey(digest, acme, name="ci", expires=dt.date(2027, 1, 1))},
         warnings=("acme: a warning",),
-        not_in_force=("acme.limits: limits",),
     )

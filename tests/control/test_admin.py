@@ -69,7 +69,6 @@ async def test_status_shows_policy_boxes_alarms_and_what_was_answered(house: Hou
     assert status["uptime_s"] == 0.2
     assert (status["policy"]["version"], status["policy"]["source"]) == (1, "folder")
     assert status["policy"]["warnings"] == ["acme: a warning"]
-    assert status["policy"]["not_in_force"] == ["acme.limits: limits"]
     a, b = status["boxes"]
     assert (a["name"], a["state"], a["in_flight"], a["last_probe"]) == ("a", "closed", 1, None)
     assert (b["state"], b["retry_in_s"], b["last_error"]) == ("open", 0.75, "refused")

@@ -114,14 +114,6 @@ def test_a_key_is_known_by_its_digest_until_it_expires(folder: Folder) -> None:
     assert found.keys[bytes.fromhex("ab" * 32)].expires == dt.date(2026, 12, 31)
 
 
-def test_nothing_that_may_be_written_is_without_effect(folder: Folder) -> None:
-    folder.customer(
-        "acme",
-        "limits: {requests_per_minute: 1}\npriority: low\nhosted: {usd_per_day: 1}\non_broken_stream: resume\n",
-    )
-    assert compiled(folder).not_in_force == ()
-
-
 def test_a_set_that_does_not_hold_together_is_refused_wherever_it_came_from(folder: Folder) -> None:
     good = read_folder(folder.path)
     bad: PolicySet = dataclasses.replace(good, customers=(good.customers[0], good.customers[0]))

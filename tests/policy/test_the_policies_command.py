@@ -33,7 +33,6 @@ def test_a_folder_that_holds_together_is_confirmed(policies: Any, folder: Folder
     ran = policies("validate", folder.path)
     assert ran.status == 0
     assert "1 customer, 1 adapter, 2 boxes" in ran.err
-    assert "not in force in this release: on_broken_stream" in ran.err
 
 
 def test_every_mistake_is_printed_with_its_place(policies: Any, folder: Folder) -> None:

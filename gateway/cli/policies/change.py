@@ -13,7 +13,7 @@ from rich.status import Status
 from rich.text import Text
 
 from gateway.cli.exit_codes import FOUND_WRONG
-from gateway.cli.policies.check import not_in_force
+from gateway.cli.policies.check import prove_compiles
 from gateway.cli.policies.lines import line_difference, show_changes, show_lines
 from gateway.cli.policies.past import find
 from gateway.cli.policies.terms import (
@@ -102,7 +102,7 @@ def apply(
     # To deflate 20 MB takes as long as half a compilation, and needs no interpreter meanwhile.
     deflating = threading.Thread(target=lambda: policy_set.deflated)
     deflating.start()
-    not_in_force(policy_set)
+    prove_compiles(policy_set)
     deflating.join()
 
     async def write(store: PolicyStore) -> Head:
@@ -132,7 +132,7 @@ def rollback(
         stored = await find(store, version)
         found = policy_set_from_document(stored.document)
         policy_set = PolicySet(found.fleet, found.defaults, found.customers, await store.sources(version))
-        not_in_force(policy_set)
+        prove_compiles(policy_set)
         why = f"rollback to {version}" + (f": {note}" if note else "")
         return await store.apply(policy_set, note=why, author=author(), base=base), policy_set
 

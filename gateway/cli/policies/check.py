@@ -41,14 +41,14 @@ def validate(
     if as_json and form not in (None, Format.JSON):
         raise typer.BadParameter("--json and another --format exclude each other", param_hint="--format")
     policy_set, diagnostics = read(directory)
-    notes = not_in_force(policy_set) if policy_set is not None else ()
+    if policy_set is not None:
+        prove_compiles(policy_set)
     if as_json or form is Format.JSON:
         print_json(
             {
                 "ok": policy_set is not None,
                 "customers": len(policy_set.customers) if policy_set is not None else 0,
                 "diagnostics": [msgspec.to_builtins(d) for d in diagnostics],
-                "not_in_force": list(notes),
             }
         )
     else:
@@ -56,8 +56,6 @@ def validate(
             annotate(diagnostics)
         show_diagnostics(diagnostics)
         if policy_set is not None:
-            for note in notes:
-                say(f"not in force in this release: {note}", style="yellow")
             say(extent(policy_set), style="green")
     if policy_set is None:
         raise typer.Exit(FOUND_WRONG)
@@ -83,7 +81,6 @@ def annotate(diagnostics: Sequence[Diagnostic]) -> None:
         sys.stdout.write(annotation(found, root) + "\n")
 
 
-def not_in_force(policy_set: PolicySet) -> tuple[str, ...]:
-    """Compiles, as what does not compile is not to be written. References stay unresolved."""
-    compiled = compile_policy(policy_set, version=1, store_id="", created_s=0, env=None)
-    return compiled.not_in_force
+def prove_compiles(policy_set: PolicySet) -> None:
+    """What does not compile is not to be written. References stay unresolved. Raises PolicyError."""
+    compile_policy(policy_set, version=1, store_id="", created_s=0, env=None)
