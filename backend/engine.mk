@@ -1,4 +1,4 @@
-# The real engine without a GPU: vLLM's CPU build in an environment of its own, and the tiny model that it serves.
+# The real engine without a GPU: vLLM's CPU build in an environment of its own, and the tiny models that it serves.
 #
 # The pins hold for CPython 3.11 on Linux x86-64, as torch's CPU wheels exist per interpreter and platform and every
 # package here is pinned with hashes. pip finds that torch wheel through its own configuration: where it is not among
@@ -13,7 +13,7 @@ ENGINE_PYTHON ?= $(shell for p in python3.11 python3; do \
 ENGINE_LEFT_OUT := torchvision torchaudio torchcodec triton opentelemetry-exporter-otlp fastapi-cli fastapi-cloud-cli
 
 .PHONY: engine
-engine: $(ENGINE_VENV)/.made tiny-model ## Set up the real engine: .venv-engine and the tiny model
+engine: $(ENGINE_VENV)/.made tiny-model tiny-agents ## Set up the real engine: .venv-engine and the tiny models
 
 $(ENGINE_VENV)/.made: backend/engine.txt
 	@test -n "$(ENGINE_PYTHON)" || { echo "The engine needs Python 3.11 with venv; name one: make engine ENGINE_PYTHON=…" >&2; exit 2; }
@@ -26,6 +26,10 @@ $(ENGINE_VENV)/.made: backend/engine.txt
 .PHONY: tiny-model
 tiny-model: $(ENGINE_VENV)/.made ## Make the tiny Llama and its adapters, unless they are there
 	@$(ENGINE_VENV)/bin/python -m backend.tiny_model
+
+.PHONY: tiny-agents
+tiny-agents: $(ENGINE_VENV)/.made ## Train the tiny agents that call tools, unless they are there: some minutes, once
+	@$(ENGINE_VENV)/bin/python -m backend.tiny_agents
 
 .PHONY: engine-lock
 engine-lock: ## For maintainers: resolve backend/engine.txt anew (needs uv)

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch  # type: ignore[import-not-found]
 from transformers.utils.logging import disable_progress_bar  # type: ignore[import-not-found]
 
+from backend.made_once import make
 from backend.tiny_model.adapters import save_adapter
-from backend.tiny_model.artefacts import ADAPTER_NAMES, TinyModel, default_folder, make
+from backend.tiny_model.artefacts import ADAPTER_NAMES, TinyModel, default_folder, inputs
 from backend.tiny_model.network import build_network
 from backend.tiny_model.tokenizer import build_tokenizer
 
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=default_folder(), metavar="DIR", help="default: %(default)s")
     arguments = parser.parse_args()
     disable_progress_bar()
-    make(arguments.out, build)
+    make(arguments.out, inputs(), build)
     sys.stdout.write(f"{arguments.out}\n")
 
 

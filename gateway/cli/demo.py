@@ -41,7 +41,7 @@ def demo(
         return
     layout = _layout(state)
     # Imported late: the subcommands below are to be quick.
-    from backend.tiny_model.artefacts import TinyModelError
+    from backend.made_once import MakingFailed
     from gateway.demo.ports import can_listen
     from gateway.demo.screen import Screen
     from gateway.demo.show import Demo, DemoFailed
@@ -64,7 +64,7 @@ def demo(
 
     try:
         content = asyncio.run(perform())
-    except (DemoFailed, MissingEngine, TinyModelError, OSError) as error:
+    except (DemoFailed, MissingEngine, MakingFailed, OSError) as error:
         screen.complaint(f"The demo cannot go on: {error}")
         raise typer.Exit(UNREACHABLE) from None
     if once is not None and not content:

@@ -12,6 +12,8 @@ import httpx2
 import pytest
 
 from backend.launch import ENGINE_PYTHON, BoxPlan, VllmBox, free_port
+from backend.tiny_agents import artefacts as agents
+from backend.tiny_agents.artefacts import TinyAgents
 from backend.tiny_model.artefacts import TinyModel, ensure
 from tests.engine.fleet import ADMIN_TOKEN, CUSTOMERS, GENERIC_MODEL, EngineFleet, request, write_policies
 from tests.support.processes import Processes, Simulator
@@ -20,10 +22,22 @@ PROVIDER_KEY: Final = "sk-of-the-provider"
 
 
 @pytest.fixture(scope="session")
-def tiny_model() -> TinyModel:
+def engine_python() -> Path:
     if not ENGINE_PYTHON.exists():
         pytest.fail("the real engine is not set up: run `make engine`, or these tests with `make test-engine`")
-    return ensure(ENGINE_PYTHON)
+    return ENGINE_PYTHON
+
+
+@pytest.fixture(scope="session")
+def tiny_model(engine_python: Path) -> TinyModel:
+    """Untrained: talks without end, which streams need that are broken half-way."""
+    return ensure(engine_python)
+
+
+@pytest.fixture(scope="session")
+def tiny_agents(engine_python: Path) -> TinyAgents:
+    """Trained: calls the right tool, or a wrong one. `make engine` trains it, which takes minutes."""
+    return agents.ensure(engine_python)
 
 
 @pytest.fixture(scope="session")

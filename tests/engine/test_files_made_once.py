@@ -1,4 +1,4 @@
-"""The tiny model's files are made once, and are whole or made anew. Needs no engine: what makes them is a stand-in."""
+"""What the engine tests serve is made once, and is whole or made anew. Needs no engine: what makes it is a stand-in."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from backend.tiny_model import artefacts
-from backend.tiny_model.artefacts import ADAPTER_NAMES, TinyModel, TinyModelError, ensure, inputs_digest, is_whole, make
+from backend.made_once import MakingFailed, inputs_digest, is_whole, make
+from backend.tiny_agents import artefacts as agents
+from backend.tiny_model import artefacts as model
+
+INPUTS = "0123456789abcdef"
 
 
 class Builder:
@@ -31,8 +34,8 @@ def root(tmp_path: Path) -> Path:
 
 def test_the_files_are_made_once(root: Path) -> None:
     build = Builder()
-    assert make(root, build)
-    assert not make(root, build)
+    assert make(root, INPUTS, build)
+    assert not make(root, INPUTS, build)
     assert build.calls == 1
     assert stat.S_IMODE(root.stat().st_mode) == 0o755
 
@@ -40,7 +43,7 @@ def test_the_files_are_made_once(root: Path) -> None:
 @pytest.mark.parametrize("damage", ["cut short", "gone", "one too many", "no manifest"])
 def test_a_damaged_copy_is_made_anew(root: Path, damage: str) -> None:
     build = Builder()
-    make(root, build)
+    make(root, INPUTS, build)
     match damage:
         case "cut short":
             (root / "base" / "model.safetensors").write_bytes(b"weig")
@@ -50,21 +53,20 @@ def test_a_damaged_copy_is_made_anew(root: Path, damage: str) -> None:
             (root / "base" / "other.safetensors").write_bytes(b"")
         case "no manifest":
             (root / "manifest.json").write_bytes(b"{")
-    assert not is_whole(root)
-    assert make(root, build)
-    assert is_whole(root)
+    assert not is_whole(root, INPUTS)
+    assert make(root, INPUTS, build)
+    assert is_whole(root, INPUTS)
 
 
-def test_other_pins_of_the_engine_make_another_model(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = inputs_digest()
-    make(root, Builder())
+def test_other_code_or_pins_make_other_files(root: Path, tmp_path: Path) -> None:
     pins = tmp_path / "engine.txt"
+    pins.write_text("torch==2\n")
+    before = inputs_digest([pins])
+    make(root, before, Builder())
     pins.write_text("torch==99\n")
-    monkeypatch.setattr(artefacts, "_PINS", pins)
-    assert inputs_digest() != before
-    assert not is_whole(root)
+    assert inputs_digest([pins]) != before
+    assert is_whole(root, before)
+    assert not is_whole(root, inputs_digest([pins]))
 
 
 def test_a_build_that_fails_leaves_nothing_behind(root: Path) -> None:
@@ -73,20 +75,30 @@ def test_a_build_that_fails_leaves_nothing_behind(root: Path) -> None:
         raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space left"):
-        make(root, build)
+        make(root, INPUTS, build)
     assert list(root.parent.iterdir()) == []
 
 
-def test_what_went_wrong_in_the_engines_python_is_told(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ensure", [agents.ensure, model.ensure], ids=["agents", "model"])
+def test_what_the_engines_python_says_is_passed_on_and_told_when_it_fails(
+    ensure: object, root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert callable(ensure)
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho no module named torch >&2\nexit 1\n")
     python.chmod(0o755)
-    with pytest.raises(TinyModelError, match="no module named torch"):
+    with pytest.raises(MakingFailed, match="no module named torch"):
         ensure(python, root)
+    assert "no module named torch" in capfd.readouterr().err
 
 
 def test_a_whole_copy_needs_no_engine(root: Path) -> None:
-    make(root, Builder())
-    model = ensure(Path("/no/such/python"), root)
-    assert model == TinyModel(root)
-    assert list(model.adapters) == list(ADAPTER_NAMES)
+    make(root, model.inputs(), Builder())
+    found = model.ensure(Path("/no/such/python"), root)
+    assert found == model.TinyModel(root)
+    assert list(found.adapters) == list(model.ADAPTER_NAMES)
+
+
+def test_every_adapter_of_the_untrained_model_has_a_trained_twin_of_its_name() -> None:
+    assert set(model.ADAPTER_NAMES) <= set(agents.ADAPTER_NAMES)
+    assert len(agents.ADAPTER_NAMES) >= 8
