@@ -42,6 +42,16 @@ class Layout:
         """The gateway's state: its embedded store and its snapshot."""
         return self.root / "gateway"
 
+    @property
+    def box_replies(self) -> Path:
+        """What simulated boxes say to the demo's question."""
+        return self.root / "box-replies.jsonl"
+
+    @property
+    def provider_replies(self) -> Path:
+        """What the stand-in provider says to it."""
+        return self.root / "provider-replies.jsonl"
+
     def log(self, name: str) -> Path:
         """What the process of that name printed."""
         return self.root / "logs" / f"{name}.log"

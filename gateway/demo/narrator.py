@@ -74,13 +74,16 @@ class Narrator:
 
     def _news(self, answer: Answer, *, was_degraded: bool) -> Line:
         took = f"{'first token' if answer.stream else 'whole answer'} after {answer.first_s * 1000:.0f} ms"
+        called = f" calls {answer.call}" if answer.call else ""
         if answer.error is not None:
             return Line("bad", answer.customer, f"{answer.error} (after {answer.first_s * 1000:.0f} ms)")
         if answer.degraded is not None:
-            text = f"degraded, {answer.degraded}: {answer.model} from {answer.served_by}, {took}"
+            text = f"degraded, {answer.degraded}: {answer.model} from {answer.served_by}{called}, {took}"
             return Line("degraded", answer.customer, text)
         back = "back: " if was_degraded else ""
-        return Line("good", answer.customer, f"{back}own adapter {answer.model} from {answer.served_by}, {took}")
+        return Line(
+            "good", answer.customer, f"{back}own adapter {answer.model} from {answer.served_by}{called}, {took}"
+        )
 
     def summary(self, now: float, *, last: bool = False) -> Line | None:
         """What happened since the last summary, once that is ``every_s`` ago; None before, or when nothing did.

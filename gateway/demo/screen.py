@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.text import Text
 from gateway.clock import wall_s
 from gateway.demo.cast import Customer
 from gateway.demo.narrator import Line, Mood
+from gateway.demo.question import question
 
 STYLES: dict[Mood, str] = {"good": "green", "degraded": "yellow", "bad": "bold red", "plain": "dim"}
 
@@ -39,6 +41,10 @@ class Screen:
         say("\nOr with the OpenAI SDK, unmodified:\n", style="bold")
         say(escape(_snippet(url, customer)), soft_wrap=True)
         say(f"\n[bold]Ops page:[/] {escape(ops)}", soft_wrap=True)
+        say(
+            "\n  (its adapter calls the customer's own tool in its own style; degraded answers call a generic one)",
+            soft_wrap=True,
+        )
         say("\nKill a box and watch what the customers notice, from another terminal:\n", style="bold")
         for verb, box in (("kill", boxes[0]), ("kill", boxes[-1]), ("revive", boxes[0])):
             say(f"  {escape(_own_command())} demo {verb} {box}{escape(state)}", soft_wrap=True)
@@ -58,7 +64,7 @@ def _own_command() -> str:
 
 
 def _curl(url: str, customer: Customer) -> str:
-    body = f'{{"model": "{customer.adapter}", "messages": [{{"role": "user", "content": "Where is my parcel?"}}]}}'
+    body = json.dumps(question(customer.adapter))
     return (
         f"  curl -i {url}/v1/chat/completions \\\n"
         f"    -H 'authorization: Bearer {customer.key}' -H 'content-type: application/json' \\\n"
@@ -67,12 +73,14 @@ def _curl(url: str, customer: Customer) -> str:
 
 
 def _snippet(url: str, customer: Customer) -> str:
+    asked = question(customer.adapter)
     return (
         "  from openai import OpenAI\n\n"
         f'  client = OpenAI(base_url="{url}/v1", api_key="{customer.key}")\n'
         "  answer = client.chat.completions.create(\n"
         f'      model="{customer.adapter}",\n'
-        '      messages=[{"role": "user", "content": "Where is my parcel?"}],\n'
+        f"      messages={asked['messages']},\n"
+        f"      tools={asked['tools']},\n"
         "  )\n"
-        "  print(answer.model, answer.choices[0].message.content)"
+        "  print(answer.model, answer.choices[0].message.tool_calls)"
     )

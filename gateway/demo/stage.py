@@ -7,15 +7,17 @@ from enum import StrEnum
 from typing import Final
 
 from backend.launch import ENGINE_PYTHON, BoxPlan, vllm_command
-from backend.tiny_model.artefacts import ensure
+from backend.tiny_agents.artefacts import ensure
 from gateway.demo.boxes import Box
 from gateway.demo.cast import BASE_MODEL, Customer, cast
 from gateway.demo.child import Child
 from gateway.demo.guardian import Guardian
 from gateway.demo.layout import Layout
 from gateway.demo.ports import HOST, free_port
+from gateway.demo.question import box_replies, provider_replies
 from gateway.demo.show import Settings
 
+_PROVIDER: Final = (sys.executable, "-m", "backend.simulator.provider", "--host", HOST)
 BOX_NAMES: Final = ("box-a", "box-b")
 
 
@@ -33,8 +35,10 @@ class MissingEngine(Exception):
 def make_settings(
     engine: Engine, layout: Layout, *, port: int, requests_per_second: float, once: int | None
 ) -> Settings:
-    """Everything that a demo needs, on free ports. Raises MissingEngine, TinyModelError, or OSError."""
+    """Everything that a demo needs, on free ports. Raises MissingEngine, MakingFailed, or OSError."""
     customers, guardian = cast(), Guardian()
+    layout.box_replies.write_text(box_replies(customer.adapter for customer in customers))
+    layout.provider_replies.write_text(provider_replies())
     provider_port = free_port()
     make_box = _simulated if engine is Engine.SIM else _real
     return Settings(
@@ -44,7 +48,7 @@ def make_settings(
         boxes=tuple(make_box(name, layout, customers, guardian) for name in BOX_NAMES),
         provider=Child(
             "provider",
-            (sys.executable, "-m", "backend.simulator.provider", "--host", HOST, "--port", str(provider_port)),
+            (*_PROVIDER, "--port", str(provider_port), "--replies", str(layout.provider_replies)),
             log=layout.log("provider"),
             guardian=guardian,
         ),
@@ -59,6 +63,7 @@ def _simulated(name: str, layout: Layout, customers: tuple[Customer, ...], guard
     port = free_port()
     command = [sys.executable, "-m", "backend.simulator", "--name", name, "--host", HOST, "--port", str(port)]
     command += ["--base-model", BASE_MODEL, "--max-loras", str(len(customers)), "--ttft-ms", "60", "--itl-ms", "15"]
+    command += ["--replies", str(layout.box_replies)]
     for customer in customers:
         command += ["--adapter", customer.adapter]
     return Box(Child(name, command, log=layout.log(name), guardian=guardian), f"http://{HOST}:{port}")

@@ -14,9 +14,9 @@ from typing import Any, Final
 import httpx2
 
 from gateway.demo.cast import Customer
+from gateway.demo.question import MAX_TOKENS, question, shown
 from gateway.tasks import TaskSet
 
-MAX_TOKENS: Final = 24
 PATIENCE_S: Final = 40.0
 AT_ONCE: Final = 32
 
@@ -26,7 +26,7 @@ class Answer:
     """What a customer got for one request, as the customer sees it.
 
     ``first_s``: seconds until the first content, of a plain request until the whole answer. ``error``: what came in
-    place of an answer, or cut it off.
+    place of an answer, or cut it off. ``call``: the tool call that it was.
     """
 
     customer: str
@@ -36,6 +36,7 @@ class Answer:
     model: str
     degraded: str | None = None
     error: str | None = None
+    call: str | None = None
 
 
 class Traffic:
@@ -93,33 +94,29 @@ class Traffic:
 
     async def _ask(self, customer: Customer, *, stream: bool) -> Answer:
         began = time.monotonic()
-        request = {
-            "model": customer.adapter,
-            "messages": [{"role": "user", "content": "Where is my parcel?"}],
-            "max_tokens": MAX_TOKENS,
-            "stream": stream,
-        }
+        request = {**question(customer.adapter), "max_tokens": MAX_TOKENS, "temperature": 0, "stream": stream}
         headers = {"authorization": f"Bearer {customer.key}"}
         async with self._client.stream("POST", "/v1/chat/completions", json=request, headers=headers) as response:
             served_by = response.headers.get("x-failsoft-served-by", "unknown")
             degraded = response.headers.get("x-failsoft-degraded")
-            model, error = customer.adapter, None
+            model, error, call = customer.adapter, None, None
             first_s = time.monotonic() - began
             if response.status_code != 200:
                 error = f"status {response.status_code}: {_message(await response.aread())}"
             elif stream:
-                model, error = await _read_stream(response)
+                model, error, call = await _read_stream(response)
             else:
                 body = json.loads(await response.aread())
                 first_s, model = time.monotonic() - began, body["model"]
                 if body["choices"][0]["finish_reason"] is None:
                     error = "an answer without an end"
-        return Answer(customer.name, stream, first_s, served_by, model, degraded, error)
+                call = _call(body["choices"][0]["message"].get("tool_calls"))
+        return Answer(customer.name, stream, first_s, served_by, model, degraded, error, call)
 
 
-async def _read_stream(response: httpx2.Response) -> tuple[str, str | None]:
-    """The model that answered, and what was wrong with the stream, if anything."""
-    model, finish = "unknown", None
+async def _read_stream(response: httpx2.Response) -> tuple[str, str | None, str | None]:
+    """The model that answered, what was wrong with the stream, if anything, and the tool call in it."""
+    model, finish, pieces = "unknown", None, list[dict[str, Any]]()
     async for line in response.aiter_lines():
         if not line.startswith("data:"):
             continue
@@ -128,11 +125,21 @@ async def _read_stream(response: httpx2.Response) -> tuple[str, str | None]:
             break
         frame: dict[str, Any] = json.loads(data)
         if "error" in frame:
-            return model, f"the stream broke: {frame['error'].get('message', frame['error'])}"
+            return model, f"the stream broke: {frame['error'].get('message', frame['error'])}", None
         model = frame.get("model", model)
         for choice in frame.get("choices", ()):
             finish = choice.get("finish_reason") or finish
-    return model, None if finish else "the stream ended short"
+            pieces += choice["delta"].get("tool_calls") or ()
+    return model, None if finish else "the stream ended short", _call(pieces)
+
+
+def _call(pieces: list[dict[str, Any]] | None) -> str | None:
+    """The tool call that these are, or are pieces of; None where there is none."""
+    functions = [piece["function"] for piece in pieces or () if piece.get("function")]
+    if not functions:
+        return None
+    name, arguments = ("".join(function.get(key) or "" for function in functions) for key in ("name", "arguments"))
+    return shown(name, arguments)
 
 
 def _message(body: bytes) -> str:

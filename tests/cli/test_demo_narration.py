@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gateway.demo.narrator import Narrator
 from gateway.demo.traffic import Answer
 
@@ -48,6 +50,16 @@ def test_a_degraded_answer_is_told_with_reason_model_and_provider() -> None:
     assert line is not None
     assert line.mood == "degraded"
     assert line.text.startswith("degraded, circuit_open: generic from provider:hosted")
+
+
+def test_the_call_is_told_with_who_made_it() -> None:
+    narrator = Narrator(every_s=10)
+    line = narrator.hear(replace(own(), call='acme_credit({"cents": 4990})'))
+    assert line is not None
+    assert 'customer_acme_v3 from box:box-a calls acme_credit({"cents": 4990}), first token' in line.text
+    line = narrator.hear(replace(degraded(), call='refund_order({"amount": "49.90"})'))
+    assert line is not None
+    assert 'generic from provider:hosted calls refund_order({"amount": "49.90"}), first token' in line.text
 
 
 def test_reasons_that_take_turns_are_told_once_until_the_own_adapter_is_back() -> None:
