@@ -21,8 +21,8 @@ from gateway.policy.policy_set import PolicySet, StoredDocument, stored_document
 from gateway.policy.versions import StoredVersion
 
 AT_ONCE = 100
-"""Customers that are validated before they are compiled: of 10,000 validated at once the objects take 60 MB, looking
-for cycles among them 0.2 s, and to let go of them holds everybody up for 20 ms."""
+"""Customers that are validated before they are compiled: with 10,000 validated at once a compilation peaked at 129 MiB
+and not at 80, and to let go of them held everybody up for 20 ms."""
 
 
 @dataclass(frozen=True, slots=True)
