@@ -91,20 +91,26 @@ def test_an_interpreter_without_vllm_is_said_to_have_none(tmp_path: Path) -> Non
     assert (done.returncode, "has no vLLM" in done.stderr) == (3, True)
 
 
+@pytest.mark.timeout(200)
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_whatever_ends_it_nothing_that_it_started_lives_on(
     asked: list[str], tmp_path: Path, how: signal.Signals
 ) -> None:
     command = [*asked, "--only", "load", "--seconds", "60"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
-        assert running.stderr is not None
-        for line in running.stderr:
-            if "] load: 600 requests a minute" in line:
-                break
-        assert len(started(tmp_path)) >= 2
-        os.kill(running.pid, how)
-        running.wait(30)
-    until = time.monotonic() + 20
+        try:
+            assert running.stderr is not None
+            told = []
+            for line in running.stderr:
+                told.append(line)
+                if "] load: 600 requests a minute" in line:
+                    break
+            assert len(started(tmp_path)) >= 2, told
+            os.kill(running.pid, how)
+            running.wait(90)
+        finally:
+            running.kill()
+    until = time.monotonic() + 60
     while left := started(tmp_path):
         assert time.monotonic() < until, left
         time.sleep(0.05)
