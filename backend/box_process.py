@@ -69,7 +69,7 @@ class BoxProcess:
                 stderr=log,
                 env={**os.environ, **self._command.environment},
                 start_new_session=True,
-                preexec_fn=_tie_to_parent(),
+                preexec_fn=tie_to_parent(),
             )
 
     def engine_pid(self) -> int:
@@ -176,7 +176,7 @@ def _command_line(pid: int) -> bytes:
         return b""
 
 
-def _tie_to_parent() -> Callable[[], None] | None:
+def tie_to_parent() -> Callable[[], None] | None:
     """What the new process runs before its program, so that it does not outlive us (prctl(2), PR_SET_PDEATHSIG)."""
     if _LIBC is None:
         return None

@@ -106,18 +106,23 @@ class VllmBox(BoxProcess):
         return f"http://{self.plan.host}:{self.plan.port}"
 
     def wait_until_ready(self, timeout_s: float = 300.0) -> None:
-        """Block until the base model has given a token: an open port and a 200 from `/health` come before that.
+        """Block until the base model has given a token; see :func:`wait_for_a_token`."""
+        wait_for_a_token(self, self.url, self.plan.served_name, timeout_s)
 
-        Raises BoxError if the process ends or the time is over.
-        """
-        until = time.monotonic() + timeout_s
-        with httpx2.Client(base_url=self.url, timeout=30.0, trust_env=False) as client:
-            while not (_is_healthy(client) and _gives_a_token(client, self.plan.served_name)):
-                if not self.running:
-                    raise self.error("ended while it started")
-                if time.monotonic() > until:
-                    raise self.error(f"gave no token within {timeout_s:.0f} s")
-                time.sleep(0.2)
+
+def wait_for_a_token(box: BoxProcess, url: str, model: str, timeout_s: float) -> None:
+    """Block until ``model`` at ``url`` has given a token: an open port and a 200 from `/health` come before that.
+
+    Raises BoxError if the process ends or the time is over.
+    """
+    until = time.monotonic() + timeout_s
+    with httpx2.Client(base_url=url, timeout=30.0, trust_env=False) as client:
+        while not (_is_healthy(client) and _gives_a_token(client, model)):
+            if not box.running:
+                raise box.error("ended while it started")
+            if time.monotonic() > until:
+                raise box.error(f"gave no token within {timeout_s:.0f} s")
+            time.sleep(0.2)
 
 
 def _is_healthy(client: httpx2.Client) -> bool:

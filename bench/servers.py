@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from backend.box_process import tie_to_parent
+
 ROOT: Final = Path(__file__).parent.parent
 ROUTER_VENV: Final = ROOT / ".cache" / "bench-venv"
 ROUTER_PINS: Final = ROOT / "bench" / "router.txt"
@@ -77,12 +79,17 @@ def start_failsoft(folder: Path, upstreams: list[str], key: str, *options: str, 
     return start(name, command, port, "/readyz", folder)
 
 
-def start_gateway(folder: Path, upstreams: list[str], customers: dict[str, str]) -> Server:
-    """The gateway before so many boxes, with no fallback. ``customers``: each one's adapter; its key is key-NAME."""
+def start_gateway(
+    folder: Path, upstreams: list[str], customers: dict[str, str], *, slots: int = 8, pool: int = 64
+) -> Server:
+    """The gateway before so many boxes, with no fallback. ``customers``: each one's adapter; its key is key-NAME.
+
+    ``slots``, ``pool``: adapters that each box holds in its slots and in main memory.
+    """
     policies = folder / "policies"
     (policies / "customers").mkdir(parents=True)
     boxes = "\n".join(
-        f'      box-{n}: {{url: "{url}", max_loras: 8, max_cpu_loras: 64}}' for n, url in enumerate(upstreams)
+        f'      box-{n}: {{url: "{url}", max_loras: {slots}, max_cpu_loras: {pool}}}' for n, url in enumerate(upstreams)
     )
     (policies / "fleet.yaml").write_text(f"fleets:\n  main:\n    base_model: base\n    boxes:\n{boxes}\n")
     (policies / "defaults.yaml").write_text("defaults:\n  fallback: []\n")
@@ -127,7 +134,13 @@ def start(name: str, command: list[str], port: int, path: str, folder: Path, **e
     log = folder / f"{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=ROOT, env={**os.environ, **environment}
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            preexec_fn=tie_to_parent(),  # whatever ends a bench, its servers end too
         )
     server = Server(name, f"http://127.0.0.1:{port}", process)
     began = time.monotonic()
