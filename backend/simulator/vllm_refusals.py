@@ -30,6 +30,11 @@ _EXPECTED: Final = re.compile(r"Expected `(\w+)")
 _MISSING: Final = re.compile(r"Object missing required field `(\w+)`")
 
 
+EMPTY: Final = "Cannot apply chat template to an empty conversation. Provide at least one message."
+INVALID: Final = "Bad Request"
+"""The type of what pydantic found, whose words are the same at every endpoint."""
+
+
 class Unworded(RequestError):
     """An error that FastAPI answers by itself: only a ``detail``, no envelope."""
 
@@ -66,13 +71,13 @@ def invalid(message: str, *, param: str | None = None, kind: str = "value_error"
     """One finding of pydantic, as vLLM's handler words it."""
     location = f", 'loc': '{param}'" if param else ""
     text = f"1 validation error:\n  {{'type': '{kind}'{location}, 'msg': {message!r}}}"
-    return RequestError(400, text, type="Bad Request", param=param)
+    return RequestError(400, text, type=INVALID, param=param)
 
 
 def another_media_type() -> RequestError:
     """The body is not declared to be JSON."""
     message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
-    return RequestError(400, message, type="Bad Request")
+    return RequestError(400, message, type=INVALID)
 
 
 def undecodable(body: bytes, error: msgspec.DecodeError | UnicodeDecodeError) -> RequestError:
