@@ -15,7 +15,7 @@ from backend.simulator.ask import Ask, count_tokens
 from backend.simulator.engine import Flight
 from backend.simulator.numbering import Numbered
 from backend.simulator.vllm_answers import TYPES, Vllm
-from backend.simulator.vllm_refusals import EMPTY, undecodable
+from backend.simulator.vllm_refusals import EMPTY, invalid, undecodable
 
 _STOPS = {"length": "max_tokens", "stop": "end_turn"}
 
@@ -77,7 +77,9 @@ def read_message_request(body: bytes) -> Ask:
     try:
         request = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise undecodable(body, error) from None
+        raise undecodable(body, error, message_kind=None) from None
+    if request.max_tokens <= 0:
+        raise invalid("Value error, max_tokens must be positive", param="body.max_tokens")
     tokens = sum(count_tokens(message.content) + 4 for message in request.messages) + count_tokens(request.system)
     ask = Ask(
         request.model,

@@ -80,10 +80,13 @@ def another_media_type() -> RequestError:
     return RequestError(400, message, type=INVALID)
 
 
-def undecodable(body: bytes, error: msgspec.DecodeError | UnicodeDecodeError) -> RequestError:
-    """What is said of a body that ``error`` says cannot be understood."""
+def undecodable(
+    body: bytes, error: msgspec.DecodeError | UnicodeDecodeError, *, message_kind: str | None = MESSAGE_KIND
+) -> RequestError:
+    """What is said of a body that ``error`` says cannot be understood; ``message_kind``: what pydantic calls a message
+    in which it finds fault."""
     if isinstance(error, msgspec.ValidationError):
-        return _unfit(str(error))
+        return _unfit(str(error), message_kind)
     if not body:
         return invalid("Field required", param="body", kind="missing")
     try:
@@ -96,11 +99,12 @@ def undecodable(body: bytes, error: msgspec.DecodeError | UnicodeDecodeError) ->
     return invalid("JSON decode error", param="body.0", kind="json_invalid")
 
 
-def _unfit(message: str) -> RequestError:
+def _unfit(message: str, message_kind: str | None) -> RequestError:
     """Pydantic's finding from msgspec's: its path with dots, and the field that is missing in it."""
     message, _, path = message.partition(" - at `$")
     location = "body" + re.sub(r"\[(\d+)\]", r".\1", path.rstrip("`"))
-    location = re.sub(r"^(body\.messages\.\d+)", rf"\1.{MESSAGE_KIND}", location)
+    if message_kind is not None:
+        location = re.sub(r"^(body\.messages\.\d+)", rf"\1.{message_kind}", location)
     if missing := _MISSING.match(message):
         return invalid("Field required", param=f"{location}.{missing[1]}", kind="missing")
     expected = _EXPECTED.match(message)
