@@ -139,18 +139,23 @@ class VllmMessage(Generated):
         ]
 
     def bursts(self) -> Iterator[list[bytes]]:
-        """One token at each step."""
+        """One token at each step; a last token at the limit comes with the end."""
         block: dict[str, Any] = {"type": "text", "text": ""}
         if self.ask.tool is not None:
             block = {"type": "tool_use", "id": self._call_id, "name": self.ask.tool, "input": {}}
-        opening = [*self.opening(), _event("content_block_start", content_block=block, index=0)]
-        for token in self.said.tokens:
+        burst = [*self.opening(), _event("content_block_start", content_block=block, index=0)]
+        for number, token in enumerate(self.said.tokens):
+            if number:
+                yield burst
+                burst = []
             delta = {"type": "text_delta", "text": token}
             if self.ask.tool is not None:
                 delta = {"type": "input_json_delta", "partial_json": token}
-            yield [*opening, _event("content_block_delta", delta=delta, index=0)]
-            opening = []
-        yield self.closing(self.said.finish)
+            burst.append(_event("content_block_delta", delta=delta, index=0))
+        if self.said.finish == "stop":
+            yield burst
+            burst = []
+        yield [*burst, *self.closing(self.said.finish)]
 
     def body(self, *, finish: str | None = None) -> bytes:
         """A ``message``; what it has not got is left out."""

@@ -136,13 +136,18 @@ class VllmResponse(Generated):
         return [*events, self._event("response.completed", response=self._whole(finish, self._spoken, count))]
 
     def bursts(self) -> Iterator[list[bytes]]:
-        """One token at each step."""
-        opening = [*self.opening(), *self._item_begins()]
-        for token in self.said.tokens:
+        """One token at each step; a last token at the limit comes with the end."""
+        burst = [*self.opening(), *self._item_begins()]
+        for number, token in enumerate(self.said.tokens):
+            if number:
+                yield burst
+                burst = []
             self._spoken += token
-            yield [*opening, self._delta(token)]
-            opening = []
-        yield self.closing(self.said.finish)
+            burst.append(self._delta(token))
+        if self.said.finish == "stop":
+            yield burst
+            burst = []
+        yield [*burst, *self.closing(self.said.finish)]
 
     def body(self, *, finish: str | None = None) -> bytes:
         """A ``response``."""
