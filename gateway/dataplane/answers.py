@@ -84,6 +84,12 @@ def defect_body() -> bytes:
     return error_body("An internal error; the gateway's log says more.", type="server_error", code="internal_error")
 
 
+def static_body(request: Request, text: str, *, created: int, wording: Wording | None = None) -> bytes:
+    """A `static` answer, streamed or plain as it was asked for; ``wording``: in another API's words than chat's."""
+    answer = static_stream if request.stream else static_plain
+    return answer(request, text, created=created, wording=wording)
+
+
 def static_plain(request: Request, text: str, *, created: int, wording: Wording | None = None) -> bytes:
     """The body of a plain `static` answer; ``wording``: in another API's words than chat's."""
     choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "logprobs": None}

@@ -10,11 +10,7 @@ from typing import Any
 from gateway.clock import wall_s
 from gateway.dataplane.accounting import FULL, Accounting
 from gateway.dataplane.admission import Admission, denied
-from gateway.dataplane.answers import (
-    STATIC_MODEL,
-    static_plain,
-    static_stream,
-)
+from gateway.dataplane.answers import STATIC_MODEL, static_body
 from gateway.dataplane.attempt import Answer, Asker
 from gateway.dataplane.call import Call
 from gateway.dataplane.candidate import Attempt, Wait
@@ -325,18 +321,15 @@ class Service:
             raise TypeError("a static answer is always degraded")
         mark = Mark(attempt.reason, request.model, STATIC_MODEL, attempt.served_by)
         headers = call.headers(attempt.served_by, mark)
-        created = int(wall_s())
-        wording = wording_of(request)
+        body = mark.splice(static_body(request, step.text, created=int(wall_s()), wording=wording_of(request)))
         self._record.static(customer, attempt)
         self._books.static(customer, attempt)
         call.answered = True
         if request.stream:
             await send(start_of_stream(headers))
-            body = mark.splice(static_stream(request, step.text, created=created, wording=wording))
             await send({"type": "http.response.body", "body": body})
         else:
-            body = static_plain(request, step.text, created=created, wording=wording)
-            await send_whole(send, 200, headers, JSON, mark.splice(body))
+            await send_whole(send, 200, headers, JSON, body)
 
 
 def _plan(
