@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
 
-from backend.simulator.answer import Answer, Fixed, Later
+from backend.simulator.answer import Acting, Answer, Fixed, Later
 from backend.simulator.app import App
 from backend.simulator.ask import Ask, count_tokens
 from backend.simulator.engine import Engine
@@ -20,7 +19,6 @@ from backend.simulator.model_listing import model_listing
 from backend.simulator.modelled_engine import ModelledEngine, PauseMode
 from backend.simulator.numbering import continued_text, numbered_arguments, numbered_text
 from backend.simulator.replies import Replies, say
-from backend.simulator.steps import Script, Wait
 from backend.simulator.vllm_answers import Vllm, VllmChat, VllmCompletion
 from backend.simulator.vllm_embeddings import Embed, embeddings
 from backend.simulator.vllm_messages import VllmAnthropic, VllmMessage, read_message_request
@@ -88,20 +86,6 @@ class _Tokenize(msgspec.Struct):
 
 class _UnloadAdapter(msgspec.Struct):
     lora_name: str
-
-
-class _Acting(Fixed):
-    """Something is done as the answer is due, and takes so many seconds; not where a fault takes the answer's place."""
-
-    def __init__(self, dialect: Vllm, said: bytes, act: Callable[[], float | None]) -> None:
-        super().__init__(dialect, said, content_type=UNTYPED)
-        self._act = act
-
-    def script(self) -> Script:
-        """First the deed, then the answer."""
-        if seconds := self._act():
-            yield Wait(seconds)
-        yield from super().script()
 
 
 class Box(App):
@@ -316,7 +300,7 @@ class Box(App):
                 "set 'load_inplace' to True."
             )
         said = f"Success: LoRA adapter '{name}' added successfully.".encode()
-        return _Acting(self.dialect, said, lambda: self.engine.load(name, wanted.lora_path))
+        return Acting(self.dialect, said, lambda: self.engine.load(name, wanted.lora_path), content_type=UNTYPED)
 
     def _unload(self, wanted: _UnloadAdapter, entry: Entry) -> Answer:
         entry.model = name = wanted.lora_name
@@ -325,7 +309,7 @@ class Box(App):
         if name not in self.engine.adapters:
             raise RequestError(404, f"The lora adapter '{name}' cannot be found.", type="NotFoundError")
         said = f"Success: LoRA adapter '{name}' removed successfully.".encode()
-        return _Acting(self.dialect, said, lambda: self.engine.unload(name))
+        return Acting(self.dialect, said, lambda: self.engine.unload(name), content_type=UNTYPED)
 
     def _sleep(self, engine: ModelledEngine, entry: Entry) -> Answer:
         query = parse_qs(entry.query)
