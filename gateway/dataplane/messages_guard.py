@@ -94,8 +94,8 @@ class MessagesGuard(NamedEventGuard):
                 content = delta is not None and bool(delta.text or delta.thinking or delta.partial_json)
             case "content_block_stop":
                 content = False
-            case other:
-                raise ProtocolError(f"an event that is not one of a message: {other[:50]!r}")
+            case _:
+                raise ProtocolError("an event that is none of a message")
         if content and self._stopped:
             raise ProtocolError("content behind the stop_reason")
         return content

@@ -97,7 +97,7 @@ def _ended(response: _Response) -> None:
     if response.status == "failed":
         raise ErrorFrame(_words(response))
     if response.status not in _ENDED or response.output is None:
-        raise ProtocolError(f"a response that has not ended: {response.status}")
+        raise ProtocolError("a response that has not ended")
 
 
 def _words(response: _Response | None) -> str:

@@ -124,6 +124,12 @@ def each(value: Any, kind: type[_T], what: str) -> list[_T]:
     return value
 
 
+def kind_of(thing: Any) -> str:
+    """How a part of a request calls its type, for people: not more of it than a name has."""
+    kind = thing.get("type") if isinstance(thing, dict) else None
+    return repr(kind[:40]) if isinstance(kind, str) else "unknown"
+
+
 def picked(fields: Any, names: dict[str, str]) -> dict[str, Any]:
     """What ``fields`` has of ``names``, under the names that these stand for; nulls are left out."""
     return {new: fields[old] for old, new in names.items() if fields.get(old) is not None}

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.upstream.chat_wire import NoTwin, each, picked
+from gateway.upstream.chat_wire import NoTwin, each, kind_of, picked
 
 _CARRIED = {name: name for name in ("max_tokens", "model", "stream", "temperature", "top_p")} | {
     "stop_sequences": "stop"
@@ -68,8 +68,8 @@ def _add(messages: list[dict[str, Any]], message: dict[str, Any]) -> None:
                 messages.append(_result(block))
             case "thinking" | "redacted_thinking":
                 pass  # Another model's, and in chat nobody's.
-            case other:
-                raise NoTwin(f"a content block of type {other!r} has no twin in chat")
+            case _:
+                raise NoTwin(f"a content block of type {kind_of(block)} has no twin in chat")
     said: dict[str, Any] = {"role": role}
     if role == "assistant":
         said["content"] = "".join(part.get("text", "") for part in parts) or None
@@ -89,8 +89,8 @@ def _image(block: dict[str, Any]) -> dict[str, Any]:
             url = source["url"] if isinstance(source.get("url"), str) else ""
         case "base64":
             url = f"data:{source.get('media_type')};base64,{source.get('data')}"
-        case other:
-            raise NoTwin(f"an image from {other!r} has no twin in chat")
+        case _:
+            raise NoTwin(f"an image of type {kind_of(source)} has no twin in chat")
     return {"type": "image_url", "image_url": {"url": url}}
 
 
@@ -106,7 +106,7 @@ def _text_of(content: Any) -> str:
     texts = []
     for block in each(content, dict, "content"):
         if block.get("type") != "text" or not isinstance(block.get("text"), str):
-            raise NoTwin(f"a block of type {block.get('type')!r} is no text")
+            raise NoTwin(f"a block of type {kind_of(block)} is no text")
         if not block["text"].startswith(_BILLING):
             texts.append(block["text"])
     return "\n".join(texts)
@@ -120,7 +120,7 @@ def _output(chat: dict[str, Any], wanted: Any) -> None:
     format_ = wanted.get("format")
     if isinstance(format_, dict):
         if format_.get("type") != "json_schema" or not isinstance(format_.get("schema"), dict):
-            raise NoTwin(f"an output format of type {format_.get('type')!r} has no twin in chat")
+            raise NoTwin(f"an output format of type {kind_of(format_)} has no twin in chat")
         chat["response_format"] = {
             "type": "json_schema",
             "json_schema": {"name": "answer", "schema": format_["schema"]},
@@ -133,7 +133,7 @@ def _tools(chat: dict[str, Any], fields: Mapping[str, Any]) -> None:
     tools = []
     for tool in each(fields["tools"], dict, "tools"):
         if tool.get("type") not in (None, "custom"):
-            raise NoTwin(f"a tool of type {tool.get('type')!r} has no twin in chat")
+            raise NoTwin(f"a tool of type {kind_of(tool)} has no twin in chat")
         tools.append({"type": "function", "function": picked(tool, _FUNCTION)})
     chat["tools"] = tools
     choice = fields.get("tool_choice")

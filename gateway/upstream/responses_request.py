@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.upstream.chat_wire import NoTwin, each, picked
+from gateway.upstream.chat_wire import NoTwin, each, kind_of, picked
 
 _CARRIED = {
     name: name
@@ -69,8 +69,8 @@ def _add(messages: list[dict[str, Any]], item: dict[str, Any]) -> None:
             messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": text})
         case "reasoning":
             pass  # Another model's, and in chat nobody's.
-        case other:
-            raise NoTwin(f"an input item of type {other!r} has no twin in chat")
+        case _:
+            raise NoTwin(f"an input item of type {kind_of(item)} has no twin in chat")
 
 
 def _content(content: Any, role: Any) -> Any:
@@ -89,8 +89,8 @@ def _part(part: dict[str, Any]) -> dict[str, Any]:
             return {"type": "image_url", "image_url": picked(part, {"image_url": "url", "detail": "detail"})}
         case "input_file" if isinstance(part.get("file_data"), str):
             return {"type": "file", "file": picked(part, {"file_data": "file_data", "filename": "filename"})}
-        case other:
-            raise NoTwin(f"a content part of type {other!r} has no twin in chat")
+        case _:
+            raise NoTwin(f"a content part of type {kind_of(part)} has no twin in chat")
 
 
 def _text_of(parts: Any) -> str:
@@ -98,7 +98,7 @@ def _text_of(parts: Any) -> str:
     for part in each(parts, dict, "content"):
         text = part.get("refusal") if part.get("type") == "refusal" else part.get("text")
         if not isinstance(text, str):
-            raise NoTwin(f"a content part of type {part.get('type')!r} is no text")
+            raise NoTwin(f"a content part of type {kind_of(part)} is no text")
         texts.append(text)
     return "".join(texts)
 
@@ -109,13 +109,13 @@ def _tools(chat: dict[str, Any], fields: Mapping[str, Any]) -> None:
     tools = []
     for tool in each(fields["tools"], dict, "tools"):
         if tool.get("type") != "function":
-            raise NoTwin(f"a tool of type {tool.get('type')!r} has no twin in chat")
+            raise NoTwin(f"a tool of type {kind_of(tool)} has no twin in chat")
         tools.append({"type": "function", "function": picked(tool, _FUNCTION)})
     chat["tools"] = tools
     choice = fields.get("tool_choice")
     if isinstance(choice, dict):
         if choice.get("type") != "function":
-            raise NoTwin(f"a tool_choice of type {choice.get('type')!r} has no twin in chat")
+            raise NoTwin(f"a tool_choice of type {kind_of(choice)} has no twin in chat")
         choice = {"type": "function", "function": {"name": choice.get("name")}}
     if choice is not None:
         chat["tool_choice"] = choice

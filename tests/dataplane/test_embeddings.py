@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import struct
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ import openai
 import pytest
 
 from backend.simulator.vllm_embeddings import vector
+from gateway.orders.forced import Forced
 from gateway.policy.alias import Alias
 from gateway.policy.compiled import BaseStep, StaticStep
 from tests.dataplane.conftest import ServePlane, StartScripted
@@ -92,6 +94,15 @@ async def test_nobody_else_makes_them(serve: ServePlane, makers: list[Simulator]
     assert answer.json()["error"]["code"] == "unavailable"
     assert hosted.admin.requests() == []
     assert {entry["model"] for box in makers for entry in box.admin.requests(path=PATH)} == {ADAPTER}
+
+
+async def test_an_order_degrades_no_embeddings(serve: ServePlane, makers: list[Simulator], hosted: Simulator) -> None:
+    forced = Forced()
+    plane = await serve(makers, provider_step(hosted.url), options={"forced": forced})
+    forced.ends = {"acme": math.inf}
+    assert (await plane.raw().chat(ADAPTER, stream=False)).headers["x-failsoft-served-by"] == "provider:hosted"
+    answer = await plane.raw().ask(PATH, {"model": ADAPTER, "input": "hello"})
+    assert vectors(answer) == [vector(ADAPTER, "hello")]
 
 
 async def test_what_no_box_serves_is_said_and_is_no_missing_adapter(

@@ -185,6 +185,17 @@ async def test_what_fails_before_the_commit_is_made_good_by_the_other_box(
 
 
 @PATH
+async def test_a_box_that_only_begins_is_no_better_than_a_silent_one(
+    serve: ServePlane, boxes: list[Simulator], path: str
+) -> None:
+    plane = await serve(boxes, ttft_budget_s=0.2)
+    boxes[0].admin.fault("role_only_then_silence")
+    for _ in range(2):
+        answer = await ask(plane, path, stream=True)
+        assert (heard(path, answer).text, answer.headers["x-failsoft-served-by"]) == (OWN, "box:b")
+
+
+@PATH
 @MODE
 async def test_where_no_box_answers_the_provider_does_and_the_first_event_says_so(
     serve: ServePlane, hosted: Simulator, path: str, stream: bool
