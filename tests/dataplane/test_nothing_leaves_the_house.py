@@ -110,6 +110,7 @@ async def ask_all(plane: Plane) -> list[Recording]:
     home, free = plane.raw(KEY), plane.raw(OTHER_KEY)
     asks = []
     for stream in (True, False):
+        said = [{"role": "user", "content": HOME}]
         tools = [{"type": "function", "function": {"name": HOME, "parameters": {}}}]
         asks += [home.chat(model, text=HOME, stream=stream) for model in (ADAPTER, "acme", "unknown")]
         asks += [
@@ -118,6 +119,11 @@ async def ask_all(plane: Plane) -> list[Recording]:
             home.chat("acme", text=HOME, stream=stream, messages=HOME),
             home.ask("/v1/completions", {"model": ADAPTER, "prompt": HOME, "stream": stream}),
             home.ask("/v1/completions", {"model": ADAPTER, "prompt": [HOME, {HOME: 1}], "stream": HOME}),
+            home.ask("/v1/responses", {"model": "acme", "input": HOME, "instructions": HOME, "stream": stream}),
+            home.ask("/v1/responses", {"model": ADAPTER, "input": {HOME: 1}, "stream": stream}),
+            home.ask("/v1/messages", {"model": ADAPTER, "messages": said, "max_tokens": 50, "stream": stream}),
+            home.ask("/v1/messages", {"model": "acme", "messages": HOME, "max_tokens": HOME, "stream": stream}),
+            home.ask("/v1/embeddings", {"model": ADAPTER, "input": [HOME, HOME]}),
             home.ask("", raw=malformed()),
             free.chat(OTHERS_ADAPTER, text=FREE, stream=stream),
         ]
