@@ -22,6 +22,7 @@ from gateway.policy.audit_log import AuditLog
 from gateway.policy.compile import compile_policy
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.policy_set import PolicySet
+from gateway.scores.keeper import ScoreKeeper
 from tests.cli.served import digest
 from tests.dataplane.conftest import ServePlane
 from tests.dataplane.plane import ADAPTER, KEY, NEXT_ADAPTER, OTHER_KEY, OTHERS_ADAPTER, PROVIDER_KEY, Plane
@@ -149,6 +150,7 @@ def known(plane: Plane) -> str:
         audit=AuditLog(
             lambda: "unix:///nowhere", alarms=plane.alarms, waiting=ignore, dropped=ignore, clock=time.monotonic
         ),
+        scores=ScoreKeeper(plane.metrics, lambda: plane.current.customers),
         admin_token=None,
     )
     return json.dumps(
