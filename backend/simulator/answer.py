@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 from backend.simulator.engine import Flight
@@ -109,6 +109,20 @@ class Later(Fixed):
     def script(self) -> Script:
         """First the waiting, then the answer."""
         yield self._after
+        yield from super().script()
+
+
+class Acting(Fixed):
+    """Something is done as the answer is due, and takes so many seconds; not where a fault takes the answer's place."""
+
+    def __init__(self, dialect: Dialect, said: bytes, act: Callable[[], float | None], *, content_type: bytes) -> None:
+        super().__init__(dialect, said, content_type=content_type)
+        self._act = act
+
+    def script(self) -> Script:
+        """First the deed, then the answer."""
+        if seconds := self._act():
+            yield Wait(seconds)
         yield from super().script()
 
 

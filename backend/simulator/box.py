@@ -5,24 +5,26 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
 
-from backend.simulator.answer import Answer, Fixed, Later
+from backend.simulator.answer import Acting, Answer, Fixed, Later
 from backend.simulator.app import App
 from backend.simulator.ask import Ask, count_tokens
 from backend.simulator.engine import Engine
 from backend.simulator.journal import Entry
+from backend.simulator.model_listing import model_listing
 from backend.simulator.modelled_engine import ModelledEngine, PauseMode
 from backend.simulator.numbering import continued_text, numbered_arguments, numbered_text
 from backend.simulator.replies import Replies, say
-from backend.simulator.steps import Script, Wait
 from backend.simulator.vllm_answers import Vllm, VllmChat, VllmCompletion
+from backend.simulator.vllm_embeddings import Embed, embeddings
+from backend.simulator.vllm_messages import VllmAnthropic, VllmMessage, read_message_request
 from backend.simulator.vllm_refusals import (
     BUSY,
+    INVALID,
     Unworded,
     another_media_type,
     bad_adapter,
@@ -34,6 +36,7 @@ from backend.simulator.vllm_refusals import (
     wrong_method,
 )
 from backend.simulator.vllm_requests import check, read_chat, read_completion
+from backend.simulator.vllm_responses import VllmResponse, read_response_request
 from gateway.clock import wall_s
 from gateway.errors import RequestError
 
@@ -45,9 +48,14 @@ UNTYPED = b""
 PROMETHEUS = b"text/plain; version=%b; charset=utf-8"
 
 
+RESPONSES = "/v1/responses"
+MESSAGES = "/v1/messages"
+
 ROUTES = {
     "/v1/chat/completions": ("POST",),
     "/v1/completions": ("POST",),
+    RESPONSES: ("POST",),
+    MESSAGES: ("POST",),
     "/v1/models": ("GET",),
     "/v1/load_lora_adapter": ("POST",),
     "/v1/unload_lora_adapter": ("POST",),
@@ -60,6 +68,8 @@ ROUTES = {
 }
 LOADING = frozenset({"/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
 """Only under ``VLLM_ALLOW_RUNTIME_LORA_UPDATING=1`` (``vllm/entrypoints/serve/lora/api_router.py``)."""
+EMBEDDINGS = "/v1/embeddings"
+"""Served where the box runs an embedding model."""
 DEV_ROUTES = {"/sleep": ("POST",), "/wake_up": ("POST",), "/is_sleeping": ("GET",)}
 """Under ``VLLM_SERVER_DEV_MODE=1`` (``vllm/entrypoints/serve/dev/sleep/api_router.py``)."""
 
@@ -78,28 +88,16 @@ class _UnloadAdapter(msgspec.Struct):
     lora_name: str
 
 
-class _Acting(Fixed):
-    """Something is done as the answer is due, and takes so many seconds; not where a fault takes the answer's place."""
-
-    def __init__(self, dialect: Vllm, said: bytes, act: Callable[[], float | None]) -> None:
-        super().__init__(dialect, said, content_type=UNTYPED)
-        self._act = act
-
-    def script(self) -> Script:
-        """First the deed, then the answer."""
-        if seconds := self._act():
-            yield Wait(seconds)
-        yield from super().script()
-
-
 class Box(App):
     """One vLLM server. ``dev_mode``: with the endpoints for sleep, which only a modelled engine has.
     ``runtime_loading`` False: without those that load and unload adapters.
+    ``embeddings``: with `/v1/embeddings`, which vLLM serves of other models than those that generate.
     """
 
     dialect = Vllm()
-    generating = frozenset({"/v1/chat/completions", "/v1/completions"})
     chat_answer: type[VllmChat] = VllmChat
+    _anthropic = VllmAnthropic()
+    generating = frozenset({"/v1/chat/completions", "/v1/completions", RESPONSES, MESSAGES, EMBEDDINGS})
 
     def __init__(
         self,
@@ -111,6 +109,7 @@ class Box(App):
         dev_mode: bool = False,
         replies: Replies | None = None,
         runtime_loading: bool = True,
+        embeddings: bool = False,
     ) -> None:
         self.engine = engine
         self._api_key = api_key
@@ -120,6 +119,8 @@ class Box(App):
         self._routes = {**ROUTES, **DEV_ROUTES} if dev_mode and isinstance(engine, ModelledEngine) else ROUTES
         if not runtime_loading:
             self._routes = {path: methods for path, methods in self._routes.items() if path not in LOADING}
+        if embeddings:
+            self._routes = {**self._routes, EMBEDDINGS: ("POST",)}
         self._ids = random.Random()  # noqa: S311  # names of answers, not secrets
         self._created = int(wall_s())
 
@@ -147,7 +148,7 @@ class Box(App):
             raise wrong_method()
         match path:
             case "/v1/models":
-                return self._json({"object": "list", "data": self._models()})
+                return self._json(model_listing(self.engine, self._created, self._max_model_len, self._ids))
             case "/health" | "/ping":
                 return Fixed(self.dialect, b"", content_type=UNTYPED)
             case "/metrics":
@@ -165,6 +166,8 @@ class Box(App):
                 return self._json({"count": count, "max_model_len": limit, "tokens": tokens, "token_strs": None})
             case "/version":
                 return self._json({"version": VERSION})
+            case "/v1/embeddings":
+                return self._embed(entry)
             case "/v1/load_lora_adapter":
                 return self._load(self._read(entry, _LoadAdapter), entry)
             case "/v1/unload_lora_adapter":
@@ -189,16 +192,30 @@ class Box(App):
 
     def _generate(self, entry: Entry) -> Answer:
         self._check_json(entry)
+        if entry.path != MESSAGES:
+            return self._generated(entry)
+        try:
+            return self._generated(entry)
+        except RequestError as error:
+            if error.type == INVALID:
+                raise  # found by FastAPI, before the endpoint had a say
+            said = self._anthropic.error_body(error.status, error.message, type=error.type)
+            return Fixed(self._anthropic, said, status=error.status)
+
+    def _generated(self, entry: Entry) -> Answer:
         chat = entry.path == "/v1/chat/completions"
         # Tests of other things than requests may leave the conversation out.
         lenient = not isinstance(self.engine, ModelledEngine)
-        ask = read_chat(entry.body, may_be_empty=lenient) if chat else read_completion(entry.body)
-        name = ask.model or self.engine.base
-        entry.model = name
-        if not self.engine.serves(name):
-            if not self._any_adapter:
-                raise unknown_model(name, self.engine.base)
-            self.engine.adapters[name] = f"/adapters/{name}"
+        match entry.path:
+            case "/v1/chat/completions":
+                ask = read_chat(entry.body, may_be_empty=lenient)
+            case "/v1/responses":
+                ask = read_response_request(entry.body)
+            case "/v1/messages":
+                ask = read_message_request(entry.body)
+            case _:
+                ask = read_completion(entry.body)
+        name = self._named(entry, ask.model)
         check(ask, self._max_model_len)
         length = self.engine.pace.tokens
         reply = self._replies.find(name, entry.body) if chat and self._replies is not None else None
@@ -219,6 +236,22 @@ class Box(App):
         )
         if flight is None:
             raise RequestError(503, BUSY, type="Service Unavailable")
+        request_id = self._request_id(entry, ask)
+        if entry.path == RESPONSES:
+            # Its id is the body's or the engine's own, whatever the headers say.
+            own = ask.request_id or f"{self._ids.getrandbits(128):032x}"
+            return VllmResponse(
+                self.dialect,
+                flight,
+                ask,
+                said,
+                fields=msgspec.json.decode(entry.body),
+                name=name,
+                request_id=own.removeprefix("resp_"),
+                created=int(wall_s()),
+            )
+        if entry.path == MESSAGES:
+            return VllmMessage(self._anthropic, flight, ask, said, name=name, request_id=request_id)
         shape = self.chat_answer if chat else VllmCompletion
         return shape(
             self.dialect,
@@ -226,9 +259,23 @@ class Box(App):
             ask,
             said,
             name=name,
-            request_id=self._request_id(entry, ask),
+            request_id=request_id,
             created=int(wall_s()),
         )
+
+    def _named(self, entry: Entry, model: str | None) -> str:
+        name = model or self.engine.base
+        entry.model = name
+        if not self.engine.serves(name):
+            if not self._any_adapter:
+                raise unknown_model(name, self.engine.base)
+            self.engine.adapters[name] = f"/adapters/{name}"
+        return name
+
+    def _embed(self, entry: Entry) -> Answer:
+        asked = self._read(entry, Embed)
+        name = self._named(entry, asked.model)
+        return self._json(embeddings(asked, name, id=f"embd-{self._ids.getrandbits(64):016x}", created=int(wall_s())))
 
     def _request_id(self, entry: Entry, ask: Ask) -> str:
         given = entry.header(b"x-request-id")
@@ -239,40 +286,6 @@ class Box(App):
     def _admitted(self, entry: Entry) -> bool:
         scheme, _, key = (entry.header(b"authorization") or b"").partition(b" ")
         return scheme.lower() == b"bearer" and secrets.compare_digest(key, (self._api_key or "").encode())
-
-    def _models(self) -> list[dict[str, Any]]:
-        base = self.engine.base
-        known: list[tuple[str, str, str | None, int | None]] = [(base, base, None, self._max_model_len)]
-        known += [(name, path, base, None) for name, path in self.engine.adapters.items()]
-        return [
-            {
-                "id": name,
-                "object": "model",
-                "created": self._created,
-                "owned_by": "vllm",
-                "root": root,
-                "parent": parent,
-                "max_model_len": longest,
-                "permission": [self._permission()],
-            }
-            for name, root, parent, longest in known
-        ]
-
-    def _permission(self) -> dict[str, Any]:
-        return {
-            "id": f"modelperm-{self._ids.getrandbits(64):016x}",
-            "object": "model_permission",
-            "created": self._created,
-            "allow_create_engine": False,
-            "allow_sampling": True,
-            "allow_logprobs": True,
-            "allow_search_indices": False,
-            "allow_view": True,
-            "allow_fine_tuning": False,
-            "organization": "*",
-            "group": None,
-            "is_blocking": False,
-        }
 
     def _load(self, wanted: _LoadAdapter, entry: Entry) -> Answer:
         # As rules know an adapter by.
@@ -287,7 +300,7 @@ class Box(App):
                 "set 'load_inplace' to True."
             )
         said = f"Success: LoRA adapter '{name}' added successfully.".encode()
-        return _Acting(self.dialect, said, lambda: self.engine.load(name, wanted.lora_path))
+        return Acting(self.dialect, said, lambda: self.engine.load(name, wanted.lora_path), content_type=UNTYPED)
 
     def _unload(self, wanted: _UnloadAdapter, entry: Entry) -> Answer:
         entry.model = name = wanted.lora_name
@@ -296,7 +309,7 @@ class Box(App):
         if name not in self.engine.adapters:
             raise RequestError(404, f"The lora adapter '{name}' cannot be found.", type="NotFoundError")
         said = f"Success: LoRA adapter '{name}' removed successfully.".encode()
-        return _Acting(self.dialect, said, lambda: self.engine.unload(name))
+        return Acting(self.dialect, said, lambda: self.engine.unload(name), content_type=UNTYPED)
 
     def _sleep(self, engine: ModelledEngine, entry: Entry) -> Answer:
         query = parse_qs(entry.query)

@@ -64,6 +64,7 @@ def simulate_box(
     runtime_loading: Annotated[
         bool, typer.Option(help="Let adapters be loaded and unloaded, as under VLLM_ALLOW_RUNTIME_LORA_UPDATING=1.")
     ] = True,
+    embeddings: Annotated[bool, typer.Option(help="With /v1/embeddings, as of a model that makes them.")] = False,
     start_delay_s: Annotated[float, typer.Option(help="How long it loads before it answers.", min=0)] = 0.0,
     loading: Annotated[Loading, typer.Option(help="What it does while it loads.")] = Loading.UNAVAILABLE,
     shutdown_timeout_s: Annotated[
@@ -115,6 +116,7 @@ def simulate_box(
             dev_mode=server_dev_mode,
             replies=Replies.read(replies) if replies is not None else None,
             runtime_loading=runtime_loading,
+            embeddings=embeddings,
         )
 
     try:

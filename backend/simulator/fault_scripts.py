@@ -221,7 +221,8 @@ def done_without_finish(answer: Answer, *, after_chunks: int = AFTER) -> Script:
         yield from truncate(answer)
         return
     yield from _Split(answer, after_chunks).first()
-    yield Event(answer.done())
+    if done := answer.done():
+        yield Event(done)
     yield Do.END
 
 

@@ -30,6 +30,11 @@ _EXPECTED: Final = re.compile(r"Expected `(\w+)")
 _MISSING: Final = re.compile(r"Object missing required field `(\w+)`")
 
 
+EMPTY: Final = "Cannot apply chat template to an empty conversation. Provide at least one message."
+INVALID: Final = "Bad Request"
+"""The type of what pydantic found, whose words are the same at every endpoint."""
+
+
 class Unworded(RequestError):
     """An error that FastAPI answers by itself: only a ``detail``, no envelope."""
 
@@ -66,19 +71,22 @@ def invalid(message: str, *, param: str | None = None, kind: str = "value_error"
     """One finding of pydantic, as vLLM's handler words it."""
     location = f", 'loc': '{param}'" if param else ""
     text = f"1 validation error:\n  {{'type': '{kind}'{location}, 'msg': {message!r}}}"
-    return RequestError(400, text, type="Bad Request", param=param)
+    return RequestError(400, text, type=INVALID, param=param)
 
 
 def another_media_type() -> RequestError:
     """The body is not declared to be JSON."""
     message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
-    return RequestError(400, message, type="Bad Request")
+    return RequestError(400, message, type=INVALID)
 
 
-def undecodable(body: bytes, error: msgspec.DecodeError | UnicodeDecodeError) -> RequestError:
-    """What is said of a body that ``error`` says cannot be understood."""
+def undecodable(
+    body: bytes, error: msgspec.DecodeError | UnicodeDecodeError, *, message_kind: str | None = MESSAGE_KIND
+) -> RequestError:
+    """What is said of a body that ``error`` says cannot be understood; ``message_kind``: what pydantic calls a message
+    in which it finds fault."""
     if isinstance(error, msgspec.ValidationError):
-        return _unfit(str(error))
+        return _unfit(str(error), message_kind)
     if not body:
         return invalid("Field required", param="body", kind="missing")
     try:
@@ -91,11 +99,12 @@ def undecodable(body: bytes, error: msgspec.DecodeError | UnicodeDecodeError) ->
     return invalid("JSON decode error", param="body.0", kind="json_invalid")
 
 
-def _unfit(message: str) -> RequestError:
+def _unfit(message: str, message_kind: str | None) -> RequestError:
     """Pydantic's finding from msgspec's: its path with dots, and the field that is missing in it."""
     message, _, path = message.partition(" - at `$")
     location = "body" + re.sub(r"\[(\d+)\]", r".\1", path.rstrip("`"))
-    location = re.sub(r"^(body\.messages\.\d+)", rf"\1.{MESSAGE_KIND}", location)
+    if message_kind is not None:
+        location = re.sub(r"^(body\.messages\.\d+)", rf"\1.{message_kind}", location)
     if missing := _MISSING.match(message):
         return invalid("Field required", param=f"{location}.{missing[1]}", kind="missing")
     expected = _EXPECTED.match(message)

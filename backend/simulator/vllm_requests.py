@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from backend.simulator.ask import Ask, StreamOptions, Tool, count_tokens
-from backend.simulator.vllm_refusals import refused, undecodable
+from backend.simulator.vllm_refusals import EMPTY, refused, undecodable
 
 USAGE = 'Correct usage: `{"type": "function", "function": {"name": "my_function"}}`'
 
@@ -76,7 +76,7 @@ def read_chat(body: bytes, *, may_be_empty: bool = False) -> Ask:
     if request.continue_final_message and request.messages and isinstance(request.messages[-1].content, str):
         ask.behind = request.messages[-1].content
     if not request.messages and not may_be_empty:
-        ask.objection = "Cannot apply chat template to an empty conversation. Provide at least one message."
+        ask.objection = EMPTY
     elif request.continue_final_message and request.add_generation_prompt:
         ask.objection = (
             "continue_final_message and add_generation_prompt are not compatible. Use continue_final_message when you "

@@ -15,13 +15,16 @@ from gateway.policy.compiled import CompiledPolicy, CustomerPolicy
 MODELS = "/v1/models"
 
 
-def authenticate(policy: CompiledPolicy, authorization: bytes) -> CustomerPolicy:
-    """The customer whose key the `Authorization` header carries. Raises :class:`RequestError` (401)."""
+def authenticate(policy: CompiledPolicy, authorization: bytes, x_api_key: bytes = b"") -> CustomerPolicy:
+    """The customer whose key the `Authorization` header carries or, where that has none, `x-api-key` as Anthropic's
+    SDK sends it. Raises :class:`RequestError` (401)."""
     scheme, _, key = authorization.partition(b" ")
     if scheme.lower() != b"bearer" or not key.strip():
+        key = x_api_key
+    if not key.strip():
         raise RequestError(
             401,
-            "No API key: send it as `Authorization: Bearer KEY` (the OpenAI SDK's `api_key`).",
+            "No API key: send it as `Authorization: Bearer KEY` (the OpenAI SDK's `api_key`) or as `x-api-key`.",
             code="missing_api_key",
         )
     customer = policy.authenticate(key.strip(), today_utc())
@@ -66,7 +69,10 @@ def resolve(customer: CustomerPolicy, request: Request, conversation: bytes) -> 
     alias = customer.aliases.get(request.model)
     if alias is None:
         raise _not_found(request.model)
-    if alias.only is not None:
+    if request.endpoint == "embeddings":
+        # Vectors of two adapters do not compare, so that all of an index have to be one's.
+        request.resolved(alias.heaviest)
+    elif alias.only is not None:
         request.resolved(alias.only, *alias.predecessors)
     else:
         request.resolved(*alias.versions(conversation_of(request.endpoint, request.body, conversation)))

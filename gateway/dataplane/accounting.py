@@ -158,7 +158,11 @@ class Accounting:
         cell[0] += 1
         if isinstance(usage, dict):
             prompt, completion = read_usage(usage)
-            if learns and (customer.tokens_per_minute is not None or customer.usd_per_day is not None):
+            if (
+                learns
+                and request.endpoint != "embeddings"
+                and (customer.tokens_per_minute is not None or customer.usd_per_day is not None)
+            ):
                 self._accounts.habit(name).learn(len(request.body), request.choices, prompt, completion)
         else:
             # Each event says about a token, the first one often only the role.
@@ -185,16 +189,21 @@ class Accounting:
 
 
 def read_usage(usage: dict[str, Any]) -> tuple[int, int]:
-    """Prompt and completion tokens of OpenAI's ``usage`` object, whatever stands in it."""
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    return (
-        prompt if isinstance(prompt, int) and prompt > 0 else 0,
-        completion if isinstance(completion, int) and completion > 0 else 0,
-    )
+    """Prompt and completion tokens of a ``usage`` object, OpenAI's of a chat or a response or Anthropic's, whatever
+    stands in it. Of Anthropic's the input is only what no cache had anything to do with."""
+    prompt = _count(usage, "prompt_tokens") or sum(_count(usage, name) for name in _INPUT)
+    return prompt, _count(usage, "completion_tokens") or _count(usage, "output_tokens")
 
 
 def cached_tokens(usage: dict[str, Any]) -> int:
     """Of the prompt's tokens, those that the provider had in its cache."""
     details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    return cached if isinstance(cached, int) and cached > 0 else 0
+    return _count(details, "cached_tokens") if isinstance(details, dict) else 0
+
+
+def _count(usage: dict[str, Any], name: str) -> int:
+    count = usage.get(name)
+    return count if isinstance(count, int) and count > 0 else 0
+
+
+_INPUT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")

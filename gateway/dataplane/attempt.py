@@ -14,13 +14,13 @@ import msgspec
 
 from gateway.clock import Clock, wall_s
 from gateway.dataplane.candidate import Attempt
+from gateway.dataplane.dialect import checked, guard_of
+from gateway.dataplane.guard import Guard
 from gateway.dataplane.hired import Hired
 from gateway.dataplane.marks import Mark
-from gateway.dataplane.plain_guard import check_plain
 from gateway.dataplane.request import Request
 from gateway.dataplane.said import Said
 from gateway.dataplane.splice import Splice
-from gateway.dataplane.stream_guard import Reshape, StreamGuard
 from gateway.errors import FailsoftError, InternalFault, NotAdmitted, ProtocolError, UpstreamError, UpstreamTimeout
 from gateway.fleet.box import Box
 from gateway.fleet.hosted import Hosted
@@ -50,7 +50,7 @@ class Answer:
     body: bytes
     mark: Mark | None
     exchange: Exchange | None = None
-    guard: StreamGuard | None = None
+    guard: Guard | None = None
     permit: Held | None = None
     usage: Any = None
     """What a plain answer says that it took, as it says it."""
@@ -180,14 +180,13 @@ class _Question:
 
 async def _stream(question: _Question, request: Request, attempt: Attempt) -> Answer:
     shape, pending = question.shape, question.pending
-    reshape: Reshape | None = None if shape is None else shape.frame
     exchange = await _open(question, attempt.until)
     try:
         content_type = exchange.header(b"content-type") or b""
         if not content_type.lower().startswith(b"text/event-stream"):
             raise ProtocolError(f"a stream was asked for, {content_type.decode('latin-1')!r} came")
         said = Said() if request.resumes and attempt.kind == "own" else None
-        guard = StreamGuard(request.choices, reshape=reshape, strip_usage=not request.include_usage, said=said)
+        guard = guard_of(request, shape, said)
         while True:
             data = await exchange.read()
             first = guard.feed(data) if data else guard.eof()
@@ -216,10 +215,7 @@ async def _plain(question: _Question, request: Request, attempt: Attempt) -> Ans
         answer = await exchange.read_all(ANSWER_LIMIT)
     finally:
         exchange.close()
-    served, usage = check_plain(answer)
-    if shape is not None:
-        answer = shape.body(answer)
-        served = shape.model
+    answer, served, usage = checked(request, shape, answer)
     mark = _mark(request, attempt, served or question.model)
     return Answer(attempt, answer if mark is None else mark.splice(answer), mark, usage=usage)
 

@@ -9,6 +9,7 @@ from gateway.accounts.account import Ticket
 from gateway.dataplane.attempt import Answer
 from gateway.dataplane.marks import Headers, Mark, answer_headers
 from gateway.policy.compiled import CompiledPolicy
+from gateway.upstream.provider_request import Endpoint
 
 MAX_ID = 128
 """Characters of a request id that a client may choose; any other gets one of ours."""
@@ -26,6 +27,7 @@ class Call:
 
     ``received``: bytes of its body so far while that is being read, else None; ``has_body``: all of it was read.
     ``answered``: the answer's head is on its way.
+    ``endpoint``: what was asked for, once that is known.
     ``stream``: what is being relayed. ``attempts``: how many were made. ``rate_headers``: how its limits stand.
     ``ticket``: what it was let in by, where its customer has limits.    ``ended_by``: why it was ended from outside.
     """
@@ -37,6 +39,7 @@ class Call:
         "client_id",
         "clock",
         "ended_by",
+        "endpoint",
         "has_body",
         "id",
         "loop",
@@ -70,6 +73,7 @@ class Call:
         self.received: int | None = None
         self.has_body = False
         self.stream: Answer | None = None
+        self.endpoint: Endpoint | None = None
         self.ended_by: Exception | None = None
         self._headers: dict[bytes, bytes] = dict(headers)
         sent = self._headers.get(b"x-request-id")

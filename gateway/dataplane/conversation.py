@@ -42,8 +42,20 @@ class _Completion(msgspec.Struct):
     prompt: Any = None
 
 
+class _Response(msgspec.Struct):
+    input: str | list[_Message]
+    instructions: Any = None
+
+
+class _Messages(msgspec.Struct):
+    messages: list[_Message]
+    system: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
+
+
 _chat = msgspec.json.Decoder(_Chat).decode
 _completion = msgspec.json.Decoder(_Completion).decode
+_response = msgspec.json.Decoder(_Response).decode
+_of_messages = msgspec.json.Decoder(_Messages).decode
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -51,19 +63,37 @@ def conversation_of(endpoint: Endpoint, body: bytes, name: bytes) -> bytes:
     """The conversation's key: the same for all of its requests, and hardly ever for another's.
 
     ``name`` is what the client calls it, or empty. Then a chat is known by its messages up to the first of the user,
-    however their text is written, and a completion by the beginning of its (first) prompt.
+    however their text is written, and a completion by the beginning of its (first) prompt. What the Responses and the
+    Messages API keep apart from the messages, instructions and system, stands before them.
     """
     if name:
         return named_conversation(name[:MOST_NAMED].decode("latin-1"))
     try:
-        beginning = _encode(_first_messages(body) if endpoint == "chat" else _first_of_prompt(body))
+        beginning = _encode(_beginning(endpoint, body))
     except _MALFORMED:
         beginning = body
     return blake2b(beginning, digest_size=16).digest()
 
 
-def _first_messages(body: bytes) -> list[Any]:
-    messages = _chat(body).messages
+def _beginning(endpoint: Endpoint, body: bytes) -> Any:
+    match endpoint:
+        case "chat":
+            return _first_messages(_chat(body).messages)
+        case "responses":
+            response = _response(body)
+            given = response.input
+            if isinstance(given, str):
+                # As it is sent again in the next turn, with what was answered behind it.
+                given = [_Message("user", msgspec.Raw(_encode(given)))]
+            return [response.instructions, *_first_messages(given)]
+        case "messages":
+            asked = _of_messages(body)
+            return [_parts(msgspec.json.decode(asked.system)), *_first_messages(asked.messages)]
+        case _:
+            return _first_of_prompt(body)
+
+
+def _first_messages(messages: list[_Message]) -> list[Any]:
     first = next((i for i, message in enumerate(messages) if message.role == "user"), None)
     if first is None:
         first = next((i for i, message in enumerate(messages) if message.role not in ("system", "developer")), None)
@@ -79,7 +109,7 @@ def _parts(content: Any) -> list[Any]:
 def _part(part: Any) -> Any:
     if not isinstance(part, dict):
         return part
-    if part.get("type") == "text":
+    if part.get("type") in ("text", "input_text"):
         return part.get("text")
     return {name: value for name, value in part.items() if name != "cache_control"}
 

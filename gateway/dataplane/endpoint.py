@@ -19,6 +19,7 @@ from gateway.dataplane.access import MODELS, authenticate, models_body, require_
 from gateway.dataplane.accounting import Accounting
 from gateway.dataplane.answers import (
     defect_body,
+    enveloped,
 )
 from gateway.dataplane.attempt import Asker
 from gateway.dataplane.body import BODY_LIMIT, check_length, read_body
@@ -30,7 +31,7 @@ from gateway.dataplane.explain import Document
 from gateway.dataplane.listener import ON_DISCONNECT
 from gateway.dataplane.patience import Patience
 from gateway.dataplane.record import Record
-from gateway.dataplane.refusals import JSON, MethodNotAllowed, give_up, refuse
+from gateway.dataplane.refusals import JSON, MethodNotAllowed, give_up, refuse, send_options
 from gateway.dataplane.relay import Send, send_whole
 from gateway.dataplane.request import PATHS, Request, parse_request
 from gateway.dataplane.service import Service
@@ -43,6 +44,8 @@ from gateway.upstream.provider_request import Endpoint
 log = logging.getLogger(__name__)
 
 ENDPOINTS: dict[str, Endpoint] = {path: endpoint for endpoint, path in PATHS.items()}
+ENDPOINT_METHODS = "POST, OPTIONS"
+MODELS_METHODS = "GET, HEAD, OPTIONS"
 
 
 class PolicySource(Protocol):
@@ -163,7 +166,7 @@ class DataPlane:
             if call.answered:
                 raise why  # the server logs it, and cuts the connection off
             log.error("a defect in a request", exc_info=why)
-            await send_whole(send, 500, call.headers("none"), JSON, defect_body())
+            await send_whole(send, 500, call.headers("none"), JSON, enveloped(call.endpoint, 500, defect_body()))
 
     async def _answer(self, call: Call, scope: dict[str, Any], receive: Any, send: Send) -> None:
         path: str = scope["path"]
@@ -171,16 +174,22 @@ class DataPlane:
         endpoint = ENDPOINTS.get(path)
         if endpoint is None and path != MODELS and not path.startswith(MODELS + "/"):
             raise RequestError(404, f"{method} {path} is not served here.", code="not_found")
-        wanted = "GET" if endpoint is None else "POST"
-        if method != wanted:
-            raise MethodNotAllowed(path, method, wanted)
+        call.endpoint = endpoint
+        methods = MODELS_METHODS if endpoint is None else ENDPOINT_METHODS
+        if method != "POST" or endpoint is None:
+            if method == "OPTIONS":
+                # Without a word of CORS: no page of another origin is to hold a customer's key.
+                await send_options(call, send, methods)
+                return
+            if endpoint is not None or method not in ("GET", "HEAD"):
+                raise MethodNotAllowed(path, method, methods)
         policy = call.policy
         if policy is None:
             check_length(scope["headers"], self._body_limit)
             await read_body(call, receive, self._body_limit)
             await give_up(call, send, ["no policy version is loaded yet"], again=True)
             return
-        customer = authenticate(policy, call.header(b"authorization"))
+        customer = authenticate(policy, call.header(b"authorization"), call.header(b"x-api-key"))
         if endpoint is None:
             await send_whole(send, 200, call.headers("none"), JSON, models_body(policy, customer, path))
             return

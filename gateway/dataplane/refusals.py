@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.dataplane.answers import request_error_body, unavailable_body
+from gateway.dataplane.answers import enveloped, request_error_body, unavailable_body
 from gateway.dataplane.body import discard_rest
 from gateway.dataplane.call import Call
 from gateway.dataplane.limits import Limited
@@ -27,7 +27,7 @@ class MethodNotAllowed(RequestError):
     """A path that is served was asked in another way."""
 
     def __init__(self, path: str, method: str, allowed: str) -> None:
-        super().__init__(405, f"{path} takes {allowed}, not {method}.", code="method_not_allowed")
+        super().__init__(405, f"{path} takes {allowed.partition(',')[0]}, not {method}.", code="method_not_allowed")
         self.allowed = allowed
 
 
@@ -37,14 +37,17 @@ async def pass_on(call: Call, error: UpstreamError, send: Send) -> None:
     if isinstance(error, UpstreamStatus) and error.status == 404 and not is_envelope(error.body):
         # In FastAPI's words, which no client of OpenAI's reads.
         body = request_error_body(RequestError(404, NOT_SERVED, code="not_served"))
-        await send_whole(send, error.status, headers, JSON, body)
+        await send_whole(send, error.status, headers, JSON, enveloped(call.endpoint, error.status, body))
+    elif isinstance(error, UpstreamStatus) and call.endpoint == "messages":
+        # Of its own checks vLLM tells in OpenAI's envelope here as well.
+        await send_whole(send, error.status, headers, JSON, enveloped(call.endpoint, error.status, error.body))
     elif isinstance(error, UpstreamStatus):
         content_type = header_safe(error.content_type.decode("latin-1")) or JSON
         await send_whole(send, error.status, headers, content_type, error.body)
     elif isinstance(error, ErrorFrame) and error.status is not None:
         # It came as the first event of a 200, before anything was committed: it still gets its own status.
         body = error.body or request_error_body(RequestError(error.status, str(error)))
-        await send_whole(send, error.status, headers, JSON, body)
+        await send_whole(send, error.status, headers, JSON, enveloped(call.endpoint, error.status, body))
 
 
 def is_envelope(body: bytes) -> bool:
@@ -56,12 +59,19 @@ def is_envelope(body: bytes) -> bool:
     return isinstance(said, dict) and isinstance(said.get("error"), dict)
 
 
+async def send_options(call: Call, send: Send, methods: str) -> None:
+    """Which methods a path takes."""
+    headers = [*call.headers("none"), (b"allow", methods.encode())]
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
 async def give_up(call: Call, send: Send, tried: list[str], *, again: bool = False) -> None:
     """The 503. ``again``: whether to ask again; after a whole plan the SDKs would do so twice, and at once."""
     headers = call.headers("none")
     headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
     headers.append((b"x-should-retry", b"true" if again else b"false"))
-    await send_whole(send, 503, headers, JSON, unavailable_body(tried))
+    await send_whole(send, 503, headers, JSON, enveloped(call.endpoint, 503, unavailable_body(tried)))
 
 
 async def refuse(call: Call, error: RequestError, receive: Any, send: Send) -> None:
@@ -72,7 +82,7 @@ async def refuse(call: Call, error: RequestError, receive: Any, send: Send) -> N
         headers.append((b"allow", error.allowed.encode()))
     if isinstance(error, Limited):
         headers.append((b"retry-after", b"%d" % error.retry_after_s))
-    body = request_error_body(error)
+    body = enveloped(call.endpoint, error.status, request_error_body(error))
     if error.status != 408 and not call.owes_body:
         await send_whole(send, error.status, headers, JSON, body)
         return

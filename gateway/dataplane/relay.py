@@ -13,6 +13,7 @@ from gateway.dataplane.attempt import Answer
 from gateway.dataplane.marks import Headers
 from gateway.errors import InternalFault, ShuttingDown, UpstreamError
 from gateway.upstream.exchange import Exchange
+from gateway.upstream.provider_request import Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,14 @@ def start_of_stream(headers: Headers) -> dict[str, Any]:
 
 
 async def relay_stream(
-    send: Send, headers: Headers, answer: Answer, clock: Clock, *, stall_timeout_s: float, go_on: GoOn
+    send: Send,
+    headers: Headers,
+    answer: Answer,
+    clock: Clock,
+    *,
+    endpoint: Endpoint,
+    stall_timeout_s: float,
+    go_on: GoOn,
 ) -> UpstreamError | None:
     """Relay to the end. Returns what broke the stream, after its client was told by an error frame; None if whole.
 
@@ -62,7 +70,7 @@ async def relay_stream(
             out = b""
             rest = await go_on(answer, error)
         if rest is None:
-            out += broken_stream_frames(error)
+            out += broken_stream_frames(error, endpoint, 0 if answer.guard is None else answer.guard.sent)
             break
         answer = rest
     await send({"type": "http.response.body", "body": out})

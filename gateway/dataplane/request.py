@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,11 +13,28 @@ from gateway.dataplane.renaming import with_model
 from gateway.errors import RequestError
 from gateway.upstream.provider_request import Endpoint
 
-PATHS: dict[Endpoint, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+PATHS: dict[Endpoint, str] = {
+    "chat": "/v1/chat/completions",
+    "completions": "/v1/completions",
+    "responses": "/v1/responses",
+    "messages": "/v1/messages",
+    "embeddings": "/v1/embeddings",
+}
+
+RESUMABLE = frozenset({"chat", "completions"})
+"""Endpoints whose broken streams may go on at another box."""
 
 
 _STRUCTURE = ("tools", "functions", "structured_outputs")
 """Fields that have the answer be something other than prose."""
+
+_FORMATS = ("response_format", "text", "output_config")
+"""Where chat, responses and messages say the answer's format; the latter two have it one level deeper."""
+
+_KEPT_ELSEWHERE = ("previous_response_id", "conversation", "background")
+"""Fields of a response that need a server which keeps what was said: vLLM does so in one box's memory, if at all."""
+
+_VECTORS = (None, "float", "base64")
 
 
 class _StreamOptions(msgspec.Struct, frozen=True):
@@ -41,16 +59,31 @@ class _Body(msgspec.Struct):
     max_completion_tokens: Any = None
 
 
+class _OtherBody(msgspec.Struct):
+    """The same of the other endpoints."""
+
+    model: str
+    stream: bool | None = None
+    max_tokens: Any = None
+    max_output_tokens: Any = None
+    input: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    encoding_format: Any = None
+    previous_response_id: Any = None
+    conversation: Any = None
+    background: Any = None
+
+
 _decode = msgspec.json.Decoder(_Body).decode
+_decode_other = msgspec.json.Decoder(_OtherBody).decode
 
 
 @dataclass
 class Request:
     """One request of one client, as far as decisions need it.
 
-    ``choices`` is how many choices the answer has to finish (``n`` times the number of prompts). ``model`` is what the
-    client asked for, ``adapter`` what boxes know it as: another name where it is an alias. ``others``: the alias's
-    other versions, in the order in which they may stand in for that one.
+    ``choices`` is how many choices the answer has to finish (``n`` times the number of prompts), or how many embeddings
+    it has to have. ``model`` is what the client asked for, ``adapter`` what boxes know it as: another name where it is
+    an alias. ``others``: the alias's other versions, in the order in which they may stand in for that one.
     """
 
     id: str
@@ -138,8 +171,7 @@ class Request:
         fields = self.fields
         if any(fields.get(name) for name in _STRUCTURE):
             return True
-        wanted = fields.get("response_format")
-        return isinstance(wanted, dict) and wanted.get("type") not in (None, "text")
+        return any(_asks_for_json(fields.get(name)) for name in _FORMATS)
 
 
 def parse_request(body: bytes, *, id: str, endpoint: Endpoint, fallback_allowed: bool = True) -> Request:
@@ -148,20 +180,13 @@ def parse_request(body: bytes, *, id: str, endpoint: Endpoint, fallback_allowed:
     Raises :class:`RequestError` with status 400 where it is not a JSON object, names no model, or has one of the
     fields read here in a wrong type.
     """
-    try:
-        wire = _decode(body)
-    except msgspec.ValidationError as error:
-        raise _invalid(error) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RequestError(400, f"The request body is not valid JSON: {error}") from error
-    except RecursionError as error:
-        raise RequestError(400, "The request body is nested too deeply.") from error
-    if not wire.model:
-        raise RequestError(400, "`model` is empty: name the adapter to ask.", param="model")
+    if endpoint not in RESUMABLE:
+        return _other_request(body, id, endpoint, fallback_allowed)
+    wire: _Body = _parsed(_decode, body)
     options = wire.stream_options
     choices = 1 if wire.n is None else wire.n
     if endpoint == "completions":
-        choices *= _prompts(bytes(wire.prompt))
+        choices *= _items(bytes(wire.prompt), "prompt")
     return Request(
         id=id,
         endpoint=endpoint,
@@ -177,14 +202,68 @@ def parse_request(body: bytes, *, id: str, endpoint: Endpoint, fallback_allowed:
     )
 
 
-def _prompts(raw: bytes) -> int:
-    """How many prompts a completions request carries: a list of strings or of token lists counts its items."""
+def _other_request(body: bytes, id: str, endpoint: Endpoint, fallback_allowed: bool) -> Request:
+    wire: _OtherBody = _parsed(_decode_other, body)
+    request = Request(
+        id=id,
+        endpoint=endpoint,
+        body=body,
+        model=wire.model,
+        stream=bool(wire.stream),
+        choices=1,
+        # Of what was used these say all unasked.
+        include_usage=True,
+        adapter=wire.model,
+        fallback_allowed=fallback_allowed,
+        max_tokens=wire.max_tokens if endpoint == "messages" else wire.max_output_tokens,
+    )
+    if endpoint == "responses":
+        for name in _KEPT_ELSEWHERE:
+            if getattr(wire, name):
+                raise RequestError(
+                    400, f"`{name}` is not supported: no box keeps responses. Send the whole conversation.", param=name
+                )
+    elif endpoint == "embeddings":
+        if wire.encoding_format not in _VECTORS:
+            raise RequestError(400, "`encoding_format` must be float or base64.", param="encoding_format")
+        request.stream = False
+        # Another model's vectors would corrupt the customer's index in silence: there is no stand-in for them.
+        request.fallback_allowed = False
+        request.choices = max(1, _items(bytes(wire.input), "input"))
+        # None is generated; this is what limits are to reckon with for each.
+        request.max_tokens = 1
+    return request
+
+
+def _parsed(decode: Callable[[bytes], Any], body: bytes) -> Any:
+    try:
+        wire = decode(body)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestError(400, f"The request body is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise RequestError(400, "The request body is nested too deeply.") from error
+    if not wire.model:
+        raise RequestError(400, "`model` is empty: name the adapter to ask.", param="model")
+    return wire
+
+
+def _asks_for_json(wanted: Any) -> bool:
+    if not isinstance(wanted, dict):
+        return False
+    inner = wanted.get("format")
+    return (inner if isinstance(inner, dict) else wanted).get("type") not in (None, "text")
+
+
+def _items(raw: bytes, name: str) -> int:
+    """How many prompts or inputs a request carries: a list of strings or of token lists counts its items."""
     if not raw.startswith(b"["):
         return 1
     try:
         items = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(400, f"`prompt` is not valid JSON: {error}", param="prompt") from error
+        raise RequestError(400, f"`{name}` is not valid JSON: {error}", param=name) from error
     return len(items) if items and not isinstance(items[0], int) else 1
 
 

@@ -10,15 +10,12 @@ from typing import Any
 from gateway.clock import wall_s
 from gateway.dataplane.accounting import FULL, Accounting
 from gateway.dataplane.admission import Admission, denied
-from gateway.dataplane.answers import (
-    STATIC_MODEL,
-    static_plain,
-    static_stream,
-)
+from gateway.dataplane.answers import STATIC_MODEL, static_body
 from gateway.dataplane.attempt import Answer, Asker
 from gateway.dataplane.call import Call
 from gateway.dataplane.candidate import Attempt, Wait
 from gateway.dataplane.decide import Plan, decide
+from gateway.dataplane.dialect import wording_of
 from gateway.dataplane.drill_share import DrillShare
 from gateway.dataplane.explain import Document, explain
 from gateway.dataplane.journey import Journey, OtherVersion
@@ -27,7 +24,7 @@ from gateway.dataplane.racing import ClientsMistake, Race
 from gateway.dataplane.record import Record
 from gateway.dataplane.refusals import JSON, give_up, pass_on
 from gateway.dataplane.relay import Send, read_end, relay_stream, send_whole, start_of_stream
-from gateway.dataplane.request import Request
+from gateway.dataplane.request import RESUMABLE, Request
 from gateway.dataplane.resuming import Resumer
 from gateway.dataplane.retry_budget import RACES_PER_SECOND, REQUESTS_PER_RACE, RetryBudget
 from gateway.dataplane.verdict import is_clients_mistake
@@ -93,7 +90,7 @@ class Service:
         terms = customer
         if request.deadline_s is not None and request.deadline_s < customer.deadline_s:
             terms = replace(customer, deadline_s=request.deadline_s)
-        request.resumes = customer.on_broken_stream == "resume"
+        request.resumes = customer.on_broken_stream == "resume" and request.endpoint in RESUMABLE
         boxes = self._fleets.boxes_for(customer.fleet.name, request.adapter)
         # Who asks for the own adapter or an error is left out of both.
         forced = request.fallback_only or (request.fallback_allowed and self._forced.holds(customer.name, began))
@@ -282,7 +279,13 @@ class Service:
                 return
             call.stream = answer
             error = await relay_stream(
-                send, headers, answer, clock, stall_timeout_s=customer.stall_timeout_s, go_on=go_on
+                send,
+                headers,
+                answer,
+                clock,
+                endpoint=request.endpoint,
+                stall_timeout_s=customer.stall_timeout_s,
+                go_on=go_on,
             )
             call.stream = None
             self._record.ended(answer, clock() - began)
@@ -318,16 +321,15 @@ class Service:
             raise TypeError("a static answer is always degraded")
         mark = Mark(attempt.reason, request.model, STATIC_MODEL, attempt.served_by)
         headers = call.headers(attempt.served_by, mark)
-        created = int(wall_s())
+        body = mark.splice(static_body(request, step.text, created=int(wall_s()), wording=wording_of(request)))
         self._record.static(customer, attempt)
         self._books.static(customer, attempt)
         call.answered = True
         if request.stream:
             await send(start_of_stream(headers))
-            body = mark.splice(static_stream(request, step.text, created=created))
             await send({"type": "http.response.body", "body": body})
         else:
-            await send_whole(send, 200, headers, JSON, mark.splice(static_plain(request, step.text, created=created)))
+            await send_whole(send, 200, headers, JSON, body)
 
 
 def _plan(

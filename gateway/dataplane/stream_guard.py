@@ -133,6 +133,11 @@ class StreamGuard:
         return out
 
     @property
+    def sent(self) -> int:
+        """About as many as came; nobody numbers them."""
+        return self.events
+
+    @property
     def finished(self) -> bool:
         """Whether a choice has come to its end."""
         return bool(self._finished)
@@ -156,7 +161,7 @@ class StreamGuard:
                 return
             payload = parsed.data
             if parsed.name == "error":
-                raise _error_frame(payload)
+                raise error_frame(payload)
         self.events += 1
         if payload == b"[DONE]":
             if not self._whole():
@@ -202,7 +207,7 @@ class StreamGuard:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ProtocolError(f"an event that is no chunk: {error}") from error
         if chunk.error is not None:
-            raise _error_frame(payload)
+            raise error_frame(payload)
         if chunk.choices is None:
             raise ProtocolError("an event without choices")
         if self.model is None and chunk.model:
@@ -267,7 +272,8 @@ def _keep(said: Said, payload: bytes, text: Any, delta: _Delta | None) -> None:
         said.events.append(payload)
 
 
-def _error_frame(payload: bytes) -> ErrorFrame:
+def error_frame(payload: bytes) -> ErrorFrame:
+    """The failure that an error object in a stream, or as the body of a 200, stands for."""
     message, status = error_of(payload)
     return ErrorFrame(message, status=status, body=payload)
 

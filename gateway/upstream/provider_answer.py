@@ -99,7 +99,8 @@ class AnswerShape:
         created_s: int = 0,
         asked_model: str = "",
     ) -> None:
-        self._endpoint = endpoint
+        # Whatever else is asked for is worded from a chat.
+        self._endpoint: Endpoint = "completions" if endpoint == "completions" else "chat"
         self._include_usage = include_usage
         self._id = f"chatcmpl-{request_id}"
         self._created = created_s

@@ -1,7 +1,8 @@
 """What a hosted provider is sent in place of the request that was meant for vLLM.
 
 Fields fall into four kinds. vLLM 0.32's own are listed in its ``openai/chat_completion/protocol.py`` and
-``completion/protocol.py``, OpenAI's in the OpenAI SDK's ``CompletionCreateParams``.
+``completion/protocol.py``, OpenAI's in the OpenAI SDK's ``CompletionCreateParams``. A request of the Responses or the
+Messages API is first made a chat request (:mod:`gateway.upstream.responses_request`, ``messages_request``).
 
 ============ ======================================================================================================
 carried      :data:`CHAT_FIELDS`, the parameters of OpenAI's chat completions. It is an allow-list: OpenAI answers
@@ -26,8 +27,11 @@ from typing import Any, Literal
 import msgspec
 
 from gateway.policy.compiled import ProviderStep
+from gateway.upstream.chat_wire import NoTwin
+from gateway.upstream.messages_request import messages_as_chat
+from gateway.upstream.responses_request import responses_as_chat
 
-Endpoint = Literal["chat", "completions"]
+Endpoint = Literal["chat", "completions", "responses", "messages", "embeddings"]
 
 CHAT_FIELDS = frozenset({
     "audio", "frequency_penalty", "function_call", "functions", "logprobs", "max_completion_tokens", "max_tokens",
@@ -72,7 +76,12 @@ def unsuited(step: ProviderStep, endpoint: Endpoint, fields: Mapping[str, Any]) 
     - ``use_beam_search``, ``prompt_logprobs``: another operation than sampling an answer
     - ``documents``, and content parts that OpenAI has not got (``video_url``, …): part of what is asked about
     - ``n`` over 1 behind LiteLLM, which relays the first choice only
+    - what chat has no word for, of a request in another API's shape; embeddings
     """
+    try:
+        endpoint, fields = _in_chat(endpoint, fields)
+    except NoTwin as error:
+        return str(error)
     why = _unsuited_completion(fields) if endpoint == "completions" else _unsuited_chat(fields)
     if why is not None:
         return why
@@ -138,6 +147,7 @@ def translate(step: ProviderStep, endpoint: Endpoint, fields: Mapping[str, Any])
     ``temperature`` is made good there), and its ``system_prompt`` goes before all other messages. Only a request that
     is not :func:`unsuited` may be given.
     """
+    endpoint, fields = _in_chat(endpoint, fields)
     carried = _COMPLETION_FIELDS if endpoint == "completions" else CHAT_FIELDS
     body = {name: value for name, value in fields.items() if name in carried and value is not None}
     if endpoint == "completions":
@@ -156,6 +166,20 @@ def translate(step: ProviderStep, endpoint: Endpoint, fields: Mapping[str, Any])
     if step.system_prompt is not None and isinstance(body.get("messages"), list):
         body["messages"] = [{"role": "system", "content": step.system_prompt}, *body["messages"]]
     return body
+
+
+def _in_chat(endpoint: Endpoint, fields: Mapping[str, Any]) -> tuple[Endpoint, Mapping[str, Any]]:
+    """The request as one of the two that are translated here. Raises :class:`NoTwin`."""
+    match endpoint:
+        case "responses":
+            return "chat", responses_as_chat(fields)
+        case "messages":
+            return "chat", messages_as_chat(fields)
+        case "embeddings":
+            # Another model's vectors would corrupt the customer's index in silence.
+            raise NoTwin("embeddings are made by the customer's own boxes only")
+        case _:
+            return endpoint, fields
 
 
 def _message(message: object) -> object:

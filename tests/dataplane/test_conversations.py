@@ -17,7 +17,7 @@ from gateway.upstream.provider_request import Endpoint
 Messages = list[dict[str, Any]]
 
 text = st.text(max_size=20)
-message = st.fixed_dictionaries({"role": st.sampled_from(["assistant", "user", "tool"]), "content": text})
+later_turn = st.fixed_dictionaries({"role": st.sampled_from(["assistant", "user", "tool"]), "content": text})
 SYSTEM = {"role": "system", "content": "You are Acme's agent."}
 USER = {"role": "user", "content": "Where is my parcel?"}
 
@@ -30,7 +30,7 @@ def completion(prompt: Any) -> bytes:
     return conversation_of("completions", json.dumps({"prompt": prompt, "model": "acme"}).encode(), b"")
 
 
-@given(text, text, st.lists(message), st.booleans())
+@given(text, text, st.lists(later_turn), st.booleans())
 def test_no_later_turn_changes_the_conversation(system: str, question: str, later: Messages, stream: bool) -> None:
     begin = [{"role": "system", "content": system}, {"role": "user", "content": question}]
     assert chat([*begin, *later], stream=stream, tools=[{}]) == chat(begin)
@@ -181,3 +181,33 @@ def test_a_key_written_with_escapes_or_behind_many_others_has_the_body_written_a
 def test_what_is_not_json_all_through_cannot_be_written_anew() -> None:
     with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
         with_model(b'{"mod\\u0065l":"acme","x":"\xff"}', "v4")
+
+
+def response(input: Any, **more: Any) -> bytes:
+    return conversation_of("responses", json.dumps({"input": input, "model": "acme", **more}).encode(), b"")
+
+
+def message(messages: Messages, **more: Any) -> bytes:
+    return conversation_of("messages", json.dumps({"messages": messages, "model": "acme", **more}).encode(), b"")
+
+
+@given(text, text, st.lists(later_turn), st.booleans())
+def test_no_later_turn_of_a_response_or_a_message_changes_the_conversation(
+    system: str, question: str, later: Messages, stream: bool
+) -> None:
+    begin = [{"role": "user", "content": question}]
+    assert response([*begin, *later], instructions=system, stream=stream) == response(begin, instructions=system)
+    assert message([*begin, *later], system=system, stream=stream) == message(begin, system=system)
+
+
+def test_an_input_that_is_text_goes_on_as_its_first_item() -> None:
+    said = [{"type": "input_text", "text": "hello"}]
+    assert response("hello") == response([{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}])
+    assert response("hello") == response([{"type": "message", "role": "user", "content": said}])
+
+
+def test_instructions_and_system_prompts_tell_conversations_apart() -> None:
+    assert response("hello", instructions="a") != response("hello", instructions="b")
+    assert message([USER], system="a") != message([USER], system="b")
+    cached = [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}]
+    assert message([USER], system=cached) == message([USER], system="a")

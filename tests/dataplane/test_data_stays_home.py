@@ -41,7 +41,7 @@ from gateway.policy import models
 from gateway.policy.compile import compile_policy
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy
 from gateway.policy.policy_set import PolicySet
-from gateway.upstream.provider_request import unsuited
+from gateway.upstream.provider_request import Endpoint, unsuited
 from gateway.upstream.providers import Providers
 from tests.dataplane.test_journey import FakeBox, FakeProviders
 
@@ -117,17 +117,39 @@ policies = st.builds(
 
 # What clients send, and what becomes of it.
 
-bodies = st.fixed_dictionaries(
-    {"model": st.sampled_from([*VERSIONS, "acme"]), "messages": st.just([{"role": "user", "content": "hello"}])},
-    optional={
-        "stream": st.booleans(),
-        "n": st.integers(1, 2),
-        "tools": st.just([{"type": "function", "function": {"name": "f"}}]),
-        "response_format": st.just({"type": "json_object"}),
-        "structured_outputs": st.just({"regex": "a+"}),
-        "continue_final_message": st.just(True),
-    },
-)
+MODELS = st.sampled_from([*VERSIONS, "acme"])
+HELLO = [{"role": "user", "content": "hello"}]
+bodies: dict[Endpoint, st.SearchStrategy[dict[str, Any]]] = {
+    "chat": st.fixed_dictionaries(
+        {"model": MODELS, "messages": st.just(HELLO)},
+        optional={
+            "stream": st.booleans(),
+            "n": st.integers(1, 2),
+            "tools": st.just([{"type": "function", "function": {"name": "f"}}]),
+            "response_format": st.just({"type": "json_object"}),
+            "structured_outputs": st.just({"regex": "a+"}),
+            "continue_final_message": st.just(True),
+        },
+    ),
+    "completions": st.fixed_dictionaries(
+        {"model": MODELS, "prompt": st.just("hello")}, optional={"stream": st.booleans()}
+    ),
+    "responses": st.fixed_dictionaries(
+        {"model": MODELS, "input": st.just("hello") | st.just(HELLO)},
+        optional={
+            "stream": st.booleans(),
+            "tools": st.just([{"type": "function", "name": "f"}]) | st.just([{"type": "web_search"}]),
+            "text": st.just({"format": {"type": "json_object"}}),
+        },
+    ),
+    "messages": st.fixed_dictionaries(
+        {"model": MODELS, "messages": st.just(HELLO), "max_tokens": st.just(9)},
+        optional={"stream": st.booleans(), "tools": st.just([{"name": "f", "input_schema": {}}])},
+    ),
+    "embeddings": st.fixed_dictionaries(
+        {"model": MODELS, "input": st.just("hello")}, optional={"stream": st.booleans()}
+    ),
+}
 outcomes = st.sampled_from(
     [
         ConnectError("refused"),
@@ -157,8 +179,14 @@ slow = st.frozensets(st.sampled_from(["direct", "litellm", "hosted"]))
 
 def through_the_journey(customer: CustomerPolicy, compiled: CompiledPolicy, draw: Draw) -> Iterator[str]:
     """Decided and walked to its end: own boxes, versions, waits, steps, last resorts."""
-    body = draw(bodies)
-    request = parse_request(msgspec.json.encode(body), id="r", endpoint="chat", fallback_allowed=draw(st.booleans()))
+    endpoint = draw(st.sampled_from(sorted(bodies)))
+    yield from through_the_journey_of(endpoint, customer, draw)
+
+
+def through_the_journey_of(endpoint: Endpoint, customer: CustomerPolicy, draw: Draw) -> Iterator[str]:
+    """The same, of one endpoint."""
+    body = draw(bodies[endpoint])
+    request = parse_request(msgspec.json.encode(body), id="r", endpoint=endpoint, fallback_allowed=draw(st.booleans()))
     boxes = [replace(box, name=f"box-{i}") for i, box in enumerate(draw(st.lists(views, max_size=4)))]
     left = [name for name in VERSIONS if name != request.model] if request.model == "acme" else []
 
@@ -174,7 +202,7 @@ def through_the_journey(customer: CustomerPolicy, compiled: CompiledPolicy, draw
         stream=request.stream,
         now=0.0,
         take_retry=lambda now: bool(draw(st.booleans())),
-        unsuited=lambda step: unsuited(step, "chat", request.fields),
+        unsuited=lambda step: unsuited(step, endpoint, request.fields),
         static_suits=lambda step: step.even_for_tools or not request.asks_for_structure,
         providers=FakeProviders(draw(shut), draw(slow)),
         other_version=plan if left else None,
@@ -257,6 +285,28 @@ def test_the_same_ways_do_lead_to_a_provider_where_it_is_allowed(way: Way) -> No
 
     walk()
     assert "provider" in seen
+
+
+@pytest.mark.parametrize("endpoint", sorted(bodies.keys() - {"embeddings"}))
+def test_each_endpoint_does_lead_to_a_provider_where_it_is_allowed(endpoint: Endpoint) -> None:
+    seen: set[str] = set()
+
+    @given(data=st.data())
+    def walk(data: st.DataObject) -> None:
+        compiled, _ = written([models.ProviderStep(provider="direct")], None, None, None)
+        seen.update(through_the_journey_of(endpoint, compiled.customers["acme"], data.draw))
+
+    walk()
+    assert "provider" in seen
+
+
+@given(written=policies, data=st.data())
+def test_embeddings_are_made_by_the_own_adapter_alone_whatever_is_allowed(
+    written: tuple[CompiledPolicy, bool], data: st.DataObject
+) -> None:
+    """Vectors of another model would corrupt the customer's index in silence."""
+    customer = written[0].customers["acme"]
+    assert set(through_the_journey_of("embeddings", customer, data.draw)) <= {"own"}
 
 
 def test_a_policy_that_forbids_providers_and_has_a_step_that_asks_one_cannot_be_made() -> None:

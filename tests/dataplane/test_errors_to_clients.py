@@ -92,7 +92,7 @@ async def test_another_method_is_told_which_is_allowed(serve: ServePlane) -> Non
     plane = await serve([NO_BOX], StaticStep("x"))
     answer = await plane.raw().ask(CHAT, method="GET")
     assert judged(answer, 405)["code"] == "method_not_allowed"
-    assert answer.headers["allow"] == "POST"
+    assert answer.headers["allow"] == "POST, OPTIONS"
 
 
 async def test_another_customers_adapter_and_one_that_nobody_has_get_the_same_404(

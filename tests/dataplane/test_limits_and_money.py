@@ -12,6 +12,7 @@ import pytest
 
 from gateway.accounts.accounts import Accounts
 from gateway.accounts.usage import NANO
+from gateway.dataplane.accounting import read_usage
 from gateway.observe.metrics import GatewayMetrics, Registry
 from gateway.policy.compiled import CompiledPolicy, Price, StaticStep
 from tests.dataplane.conftest import TOKENS, ServePlane, StartScripted
@@ -205,3 +206,23 @@ async def test_who_has_its_whole_answer_may_ask_again_at_once(serve: ServePlane,
         async with asyncio.timeout(10):
             stream = await plane.sdk().chat.completions.create(model=ADAPTER, stream=True, **CHAT)
             assert [chunk.choices[0].finish_reason async for chunk in stream][-1] == "stop"
+
+
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        ({"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}, (7, 3)),
+        ({"prompt_tokens": 7, "total_tokens": 7}, (7, 0)),
+        ({"input_tokens": 7, "input_tokens_details": {"cached_tokens": 4}, "output_tokens": 3}, (7, 3)),
+        # Anthropic's input is only what no cache had anything to do with.
+        (
+            {"input_tokens": 7, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 2, "output_tokens": 3},
+            (13, 3),
+        ),
+        ({"input_tokens": 7, "cache_read_input_tokens": None, "output_tokens": 3}, (7, 3)),
+        ({"input_tokens": -7, "output_tokens": "3"}, (0, 0)),
+        ({}, (0, 0)),
+    ],
+)
+def test_what_was_used_is_read_in_each_apis_words(usage: dict[str, Any], counted: tuple[int, int]) -> None:
+    assert read_usage(usage) == counted

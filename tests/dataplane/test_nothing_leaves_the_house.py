@@ -22,6 +22,7 @@ from gateway.policy.audit_log import AuditLog
 from gateway.policy.compile import compile_policy
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.policy_set import PolicySet
+from gateway.scores.keeper import ScoreKeeper
 from tests.cli.served import digest
 from tests.dataplane.conftest import ServePlane
 from tests.dataplane.plane import ADAPTER, KEY, NEXT_ADAPTER, OTHER_KEY, OTHERS_ADAPTER, PROVIDER_KEY, Plane
@@ -110,6 +111,7 @@ async def ask_all(plane: Plane) -> list[Recording]:
     home, free = plane.raw(KEY), plane.raw(OTHER_KEY)
     asks = []
     for stream in (True, False):
+        said = [{"role": "user", "content": HOME}]
         tools = [{"type": "function", "function": {"name": HOME, "parameters": {}}}]
         asks += [home.chat(model, text=HOME, stream=stream) for model in (ADAPTER, "acme", "unknown")]
         asks += [
@@ -118,6 +120,11 @@ async def ask_all(plane: Plane) -> list[Recording]:
             home.chat("acme", text=HOME, stream=stream, messages=HOME),
             home.ask("/v1/completions", {"model": ADAPTER, "prompt": HOME, "stream": stream}),
             home.ask("/v1/completions", {"model": ADAPTER, "prompt": [HOME, {HOME: 1}], "stream": HOME}),
+            home.ask("/v1/responses", {"model": "acme", "input": HOME, "instructions": HOME, "stream": stream}),
+            home.ask("/v1/responses", {"model": ADAPTER, "input": {HOME: 1}, "stream": stream}),
+            home.ask("/v1/messages", {"model": ADAPTER, "messages": said, "max_tokens": 50, "stream": stream}),
+            home.ask("/v1/messages", {"model": "acme", "messages": HOME, "max_tokens": HOME, "stream": stream}),
+            home.ask("/v1/embeddings", {"model": ADAPTER, "input": [HOME, HOME]}),
             home.ask("", raw=malformed()),
             free.chat(OTHERS_ADAPTER, text=FREE, stream=stream),
         ]
@@ -143,6 +150,7 @@ def known(plane: Plane) -> str:
         audit=AuditLog(
             lambda: "unix:///nowhere", alarms=plane.alarms, waiting=ignore, dropped=ignore, clock=time.monotonic
         ),
+        scores=ScoreKeeper(plane.metrics, lambda: plane.current.customers),
         admin_token=None,
     )
     return json.dumps(

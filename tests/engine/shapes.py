@@ -11,8 +11,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.raw_client import Recording
 
 VERBATIM = frozenset(
-    {"object", "role", "finish_reason", "type", "param", "code", "parent", "max_model_len", "owned_by"}
-)
+    {
+        "object", "role", "finish_reason", "type", "param", "code", "parent", "max_model_len", "owned_by", "status",
+        "stop_reason",
+    }
+)  # fmt: skip
 """Keys whose values count, not only their types."""
 WORDED = frozenset({"BadRequestError", "InvalidUserInput", "NotFoundError"})
 """Kinds of error whose message vLLM words itself; the others quote pydantic at length."""
@@ -24,7 +27,8 @@ def shape(recording: Recording) -> dict[str, Any]:
     kind = recording.headers.get("content-type")
     common = {"status": recording.status, "end": recording.end, "content-type": kind}
     if kind is not None and kind.startswith("text/event-stream"):
-        return {**common, **stream_shape(recording.body)}
+        named = recording.body.startswith(b"event: ")
+        return {**common, **(named_stream_shape if named else stream_shape)(recording.body)}
     if kind == "application/json":
         return {**common, "body": value_shape(recording.json())}
     return {**common, "text": recording.body}
@@ -48,6 +52,16 @@ def stream_shape(body: bytes) -> dict[str, Any]:
         "after the choices": [s for s, e in zip(shapes, events, strict=True) if not _choices(e)],
         "closing event": shapes[-1],
         "done": last == DONE,
+    }
+
+
+def named_stream_shape(body: bytes) -> dict[str, Any]:
+    """Of a stream of named events: the events, those alike that follow each other as one."""
+    *events, rest = body.split(b"\n\n")
+    assert rest == b"", "the stream's last event has no end"
+    pairs = [event.split(b"\ndata: ") for event in events]
+    return {
+        "events": [alike for alike, _ in groupby((name, value_shape(json.loads(data))) for name, data in pairs)],
     }
 
 

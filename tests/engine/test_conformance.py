@@ -22,6 +22,9 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 ADAPTER = ADAPTER_NAMES[0]
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
+RESPONSES = "/v1/responses"
+MESSAGES = "/v1/messages"
+GENERATING = (CHAT, COMPLETIONS, RESPONSES, MESSAGES)
 LOAD = "/v1/load_lora_adapter"
 UNLOAD = "/v1/unload_lora_adapter"
 HELLO = [{"role": "user", "content": "hello"}]
@@ -30,7 +33,9 @@ NAMED = {"type": "function", "function": {"name": "look_up"}}
 USAGE = {"include_usage": True}
 LONG = "word " * 2000
 # Greedy and never done of itself, so that both have the same number of tokens to say.
-COMMON = {"model": ADAPTER, "max_tokens": 4, "temperature": 0, "ignore_eos": True}
+COMMON = {"model": ADAPTER, "max_tokens": 4, "max_output_tokens": 4, "temperature": 0, "ignore_eos": True}
+FUNCTION = {"type": "function", "name": "look_up", "parameters": {"type": "object", "properties": {}}}
+ANTHROPIC_TOOL = {"name": "look_up", "input_schema": {"type": "object", "properties": {}}}
 
 ANSWERS: dict[str, tuple[str, dict[str, Any]]] = {
     "a chat": (CHAT, {"messages": HELLO}),
@@ -65,6 +70,21 @@ ANSWERS: dict[str, tuple[str, dict[str, Any]]] = {
     "several streamed prompts": (COMPLETIONS, {"prompt": ["a", "b"], "stream": True, "stream_options": USAGE}),
     "a prompt of token ids": (COMPLETIONS, {"prompt": [5, 6, 7]}),
     "a prompt with room for one token": (COMPLETIONS, {"prompt": [5] * 1023}),
+    "a response": (RESPONSES, {"input": "hello"}),
+    "a response of the base": (RESPONSES, {"input": "hello", "model": "base"}),
+    "a streamed response": (RESPONSES, {"input": "hello", "stream": True}),
+    "a streamed response of one token": (RESPONSES, {"input": "hello", "stream": True, "max_output_tokens": 1}),
+    "a response to a conversation": (RESPONSES, {"input": HELLO, "instructions": "Be brief.", "stream": True}),
+    "a response without its tools": (RESPONSES, {"input": "hello", "tools": [FUNCTION], "tool_choice": "none"}),
+    "a message": (MESSAGES, {"messages": HELLO}),
+    "a message of the base": (MESSAGES, {"messages": HELLO, "model": "base"}),
+    "a streamed message": (MESSAGES, {"messages": HELLO, "stream": True}),
+    "a streamed message of one token": (MESSAGES, {"messages": HELLO, "stream": True, "max_tokens": 1}),
+    "a message with a system prompt": (MESSAGES, {"messages": HELLO, "system": "Be brief."}),
+    "a message without its tools": (
+        MESSAGES,
+        {"messages": HELLO, "tools": [ANTHROPIC_TOOL], "tool_choice": {"type": "none"}},
+    ),
 }
 
 MISTAKES: dict[str, tuple[str, dict[str, Any] | list[Any] | bytes]] = {
@@ -122,6 +142,27 @@ MISTAKES: dict[str, tuple[str, dict[str, Any] | list[Any] | bytes]] = {
         {"messages": HELLO, "tools": TOOLS, "tool_choice": {"type": "function"}},
     ),
     "both to continue and to begin": (CHAT, {"messages": HELLO, "continue_final_message": True}),
+    "an unknown model for a response": (RESPONSES, {"input": "hello", "model": "nobody"}),
+    "no input": (RESPONSES, {}),
+    "a number for the input": (RESPONSES, {"input": 5}),
+    "no JSON for a response": (RESPONSES, b"{oops"),
+    "no tokens of a response wanted": (RESPONSES, {"input": "hello", "max_output_tokens": 0}),
+    "an input that is too long": (RESPONSES, {"input": LONG}),
+    "an input that is too long, streamed": (RESPONSES, {"input": LONG, "stream": True}),
+    "a response with a tool required without tools": (RESPONSES, {"input": "hello", "tool_choice": "required"}),
+    "an unknown model for a message": (MESSAGES, {"messages": HELLO, "model": "nobody"}),
+    "no messages of a message": (MESSAGES, {}),
+    "a number for the messages": (MESSAGES, {"messages": 5}),
+    "a message of nobody's": (MESSAGES, {"messages": [{"role": "x", "content": "hi"}]}),
+    "an empty conversation of messages": (MESSAGES, {"messages": []}),
+    "no JSON for a message": (MESSAGES, b"{oops"),
+    "no tokens of a message wanted": (MESSAGES, {"messages": HELLO, "max_tokens": 0}),
+    "more tokens of a message than there is context": (MESSAGES, {"messages": HELLO, "max_tokens": 5000}),
+    "a message that is too long": (MESSAGES, {"messages": [{"role": "user", "content": LONG}]}),
+    "a message that is too long, streamed": (
+        MESSAGES,
+        {"messages": [{"role": "user", "content": LONG}], "stream": True},
+    ),
     "no prompt": (COMPLETIONS, {}),
     "an empty prompt": (COMPLETIONS, {"prompt": ""}),
     "no prompts": (COMPLETIONS, {"prompt": []}),
@@ -137,8 +178,19 @@ MISTAKES: dict[str, tuple[str, dict[str, Any] | list[Any] | bytes]] = {
     "nothing to unload": (UNLOAD, {}),
 }
 
-READS = ["/v1/models", "/health", "/ping", "/load", "/version", "/nowhere", "/v1/nowhere", "/is_sleeping", CHAT, LOAD]
-WRITES = ["/v1/models", "/health", "/ping", "/sleep", "/wake_up", "/nowhere"]
+READS = [
+    "/v1/models",
+    "/health",
+    "/ping",
+    "/load",
+    "/version",
+    "/nowhere",
+    "/v1/nowhere",
+    "/is_sleeping",
+    *GENERATING,
+    LOAD,
+]
+WRITES = ["/v1/models", "/health", "/ping", "/sleep", "/wake_up", "/nowhere", "/v1/embeddings"]
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +261,7 @@ async def test_an_answer_that_ends_by_itself_has_the_same_shape(
 @pytest.mark.parametrize("name", MISTAKES)
 async def test_mistakes_are_told_in_the_same_way(real: RawClient, simulated: RawClient, name: str) -> None:
     path, given = MISTAKES[name]
-    body = {**COMMON, **given} if isinstance(given, dict) and path in (CHAT, COMPLETIONS) else given
+    body = {**COMMON, **given} if isinstance(given, dict) and path in GENERATING else given
     by_real, by_simulated = await both(real, simulated, path, body)
     assert by_real.status is not None
     assert 400 <= by_real.status < 500, by_real.body
