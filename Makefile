@@ -15,8 +15,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 UV ?= uv
-COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes \
-	--no-header --no-emit-index-url --no-emit-find-links --quiet pyproject.toml
+PINNED = $(UV) pip compile --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet
+COMPILE = $(subst --no-annotate ,,$(PINNED)) pyproject.toml
+CLIENT_PINS := $(wildcard tests/clients/environments/*.in)
 
 include backend/engine.mk
 
@@ -65,6 +67,11 @@ test-engine: setup engine ## The tests against two real vLLM boxes (sets up .ven
 test-image: setup ## The Dockerfile's steps and the gateway out of them, without a container (root on Linux; an index)
 	@$(BIN)/python -m pytest -m image
 
+.PHONY: test-clients
+test-clients: setup ## The client libraries that people use, each in .venv-clients/NAME (what cannot be made is skipped)
+	@$(BIN)/python -m tests.clients.environments
+	@$(BIN)/python -m pytest -m clients -n auto --maxprocesses 4 --dist loadfile -rs tests/clients
+
 .PHONY: bench
 bench: setup ## Gateway, bare upstream and vllm-router side by side, as ratios
 	@$(BIN)/python -m bench.gateway $(BENCH)
@@ -81,12 +88,14 @@ format: setup ## Format and apply the linter's safe fixes
 	@$(BIN)/ruff check --fix .
 
 .PHONY: lock
-lock: ## For maintainers: resolve the locks anew (needs uv; LOCK=--upgrade takes newer versions)
+lock: ## For maintainers: resolve the locks anew (needs uv and npm; LOCK=--upgrade takes newer versions)
 	@$(COMPILE) $(LOCK) -o requirements.lock
 	@$(COMPILE) $(LOCK) --group dev -c requirements.lock -o requirements-dev.lock
-	@if grep -nE '://' requirements.lock requirements-dev.lock; then echo "a lock names a host" >&2; exit 1; fi
+	@for pins in $(CLIENT_PINS:.in=); do $(PINNED) $(LOCK) $$pins.in -o $$pins.txt; done
+	@cd tests/clients/environments/node && npm install --package-lock-only --omit-lockfile-registry-resolved --silent
+	@if grep -nE '://' requirements.lock requirements-dev.lock $(CLIENT_PINS:.in=.txt); then echo "a lock names a host" >&2; exit 1; fi
 
 .PHONY: clean
 clean: ## Remove environments, caches and the demo's state
-	rm -rf $(VENV) .venv-engine .cache .state .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-engine .venv-clients .cache .state .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

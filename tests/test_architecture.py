@@ -179,11 +179,11 @@ def test_no_lock_holds_a_release_of_litellm_known_to_be_malicious() -> None:
         assert not re.search(r"^litellm(\[.*\])?==1\.82\.[78]\b", lock.read_text(), re.M)
 
 
-@pytest.mark.parametrize("command", ["make run", "make test", "make test-engine"])
+@pytest.mark.parametrize("command", ["make run", "make test", "make test-engine", "make test-clients"])
 def test_the_readme_names_the_commands_that_matter(command: str) -> None:
     assert re.search(rf"\b{command}\b", (ROOT / "README.md").read_text())
 
 
-@pytest.mark.parametrize("target", ["help", "setup", "run", "test", "test-engine", "bench", "lint"])
+@pytest.mark.parametrize("target", ["help", "setup", "run", "test", "test-engine", "test-clients", "bench", "lint"])
 def test_make_help_lists_each_target(target: str) -> None:
     assert re.search(rf"^{target}:.*## \S", (ROOT / "Makefile").read_text(), re.M)

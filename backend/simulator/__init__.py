@@ -14,5 +14,6 @@ Every answer is numbered, so that a reader sees a gap, a repeat or an invention,
   adapter's name (the base's own for the base, ``generic`` for a provider). Only an answer that ended by itself
   (``finish_reason: "stop"``) says ``end``, with how many numbers there were; one that ran into ``max_tokens`` stops
   at a number.
-- the arguments of a tool call are ``{"answered_by": "NAME", "numbers": [0, 1, 2, 3]}``.
+- the arguments of a tool call are ``{"answered_by": "NAME", "numbers": [0, 1, 2, 3]}``, and so is the text where
+  ``response_format`` wants JSON, whatever its schema. Who has a tool's result as the last message gets text.
 """

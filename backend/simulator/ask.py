@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -51,6 +52,8 @@ class Ask:
     """The caller chose that function by name."""
     tool_required: bool = False
     """The caller wants some function to be called."""
+    json: bool = False
+    """The text is to be JSON."""
     temperature: float | None = None
     top_p: float | None = None
     limited_by: str = "max_tokens"
@@ -59,6 +62,20 @@ class Ask:
     """What is there of the answer already, and is to be gone on with."""
     objection: str | None = None
     """What is wrong with it, to be said once the model and the limit are found to be right."""
+
+
+def wants_json(response_format: Any) -> bool:
+    """Whether a ``response_format`` makes the answer's text JSON."""
+    return isinstance(response_format, dict) and response_format.get("type") in ("json_schema", "json_object")
+
+
+def answers_tool(messages: Sequence[Any], choice: Any) -> bool:
+    """Whether a tool was called and has answered, and the model is now free to say something."""
+    return choice in (None, "auto") and bool(messages) and _role(messages[-1]) == "tool"
+
+
+def _role(message: Any) -> Any:
+    return message.get("role") if isinstance(message, dict) else message.role
 
 
 def count_tokens(content: Any) -> int:

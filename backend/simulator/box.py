@@ -221,7 +221,7 @@ class Box(App):
         reply = self._replies.find(name, entry.body) if chat and self._replies is not None else None
         if reply is not None:
             said = say(reply, ask)
-        elif ask.tool is not None:
+        elif ask.tool is not None or ask.json:
             said = numbered_arguments(name, length, ask.limit)
         elif ask.behind:
             said = continued_text(name, length, ask.limit, ask.behind)

@@ -78,7 +78,7 @@ class HostedOpenAI(Hosted):
         if self._models and ask.model not in self._models:
             message = f"The model `{ask.model}` does not exist or you do not have access to it."
             raise RequestError(404, message, code="model_not_found")
-        numbered = numbered_text if ask.tool is None else numbered_arguments
+        numbered = numbered_arguments if ask.tool is not None or ask.json else numbered_text
         reply = None if self._replies is None else self._replies.find(ask.model, entry.body)
         said = numbered(GENERIC, self.engine.pace.tokens, ask.limit) if reply is None else say(reply, ask)
         flight = self._admit(ask.model, ask.prompt_tokens, said)

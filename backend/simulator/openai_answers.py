@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from backend.simulator.answer import Dialect, Generated
-from backend.simulator.ask import Ask, NamedTool, StreamOptions, Tool, count_tokens
+from backend.simulator.ask import Ask, NamedTool, StreamOptions, Tool, answers_tool, count_tokens, wants_json
 from backend.simulator.engine import Flight
 from backend.simulator.numbering import Numbered
 from gateway.errors import RequestError
@@ -80,6 +80,7 @@ class _Request(msgspec.Struct):
     max_completion_tokens: int | None = None
     tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    response_format: dict[str, Any] | None = None
 
 
 def read_openai_chat(body: bytes) -> Ask:
@@ -112,8 +113,9 @@ def read_openai_chat(body: bytes) -> Ask:
     ask = Ask(request.model, bool(request.stream), usage, request.n or 1, limit, 1, tokens, None)
     if isinstance(request.tool_choice, NamedTool):
         ask.tool, ask.tool_named = request.tool_choice.function.name, True
-    elif request.tools and request.tool_choice != "none":
+    elif request.tools and request.tool_choice != "none" and not answers_tool(request.messages, request.tool_choice):
         ask.tool = request.tools[0].function.name
+    ask.json = wants_json(request.response_format)
     return ask
 
 

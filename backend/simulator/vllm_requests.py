@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from backend.simulator.ask import Ask, StreamOptions, Tool, count_tokens
+from backend.simulator.ask import Ask, StreamOptions, Tool, answers_tool, count_tokens, wants_json
 from backend.simulator.vllm_refusals import EMPTY, refused, undecodable
 
 USAGE = 'Correct usage: `{"type": "function", "function": {"name": "my_function"}}`'
@@ -44,6 +44,7 @@ class ChatRequest(Common, kw_only=True):
     max_completion_tokens: int | None = None
     tools: list[Tool] | None = None
     tool_choice: Any = None
+    response_format: Any = None
     add_generation_prompt: bool = True
     continue_final_message: bool = False
 
@@ -73,6 +74,7 @@ def read_chat(body: bytes, *, may_be_empty: bool = False) -> Ask:
     ask = _ask(request, limit, prompts=1, prompt_tokens=tokens)
     ask.limited_by = "max_tokens" if completion is None else "max_completion_tokens"
     ask.tool, ask.tool_named, ask.tool_required = tool, choice == "named", choice == "required"
+    ask.json = wants_json(request.response_format)
     if request.continue_final_message and request.messages and isinstance(request.messages[-1].content, str):
         ask.behind = request.messages[-1].content
     if not request.messages and not may_be_empty:
@@ -145,6 +147,8 @@ def _tool(request: ChatRequest) -> tuple[str | None, Literal["auto", "named", "r
         message = "`tools` must not be an empty array. Either provide at least one tool or omit the field entirely."
         raise refused(message, param="tools")
     if choice == "none" or (choice is None and tools is None):
+        return None, "auto"
+    if answers_tool(request.messages, choice):
         return None, "auto"
     if tools is None:
         raise refused("When using `tool_choice`, `tools` must be set.", param="tool_choice")

@@ -26,6 +26,7 @@ from gateway.dataplane.body import BODY_LIMIT, check_length, read_body
 from gateway.dataplane.call import Call, ClientLeft
 from gateway.dataplane.conversation import HEADER as CONVERSATION
 from gateway.dataplane.deadline import RETRIES, TIMEOUT, deadline_of
+from gateway.dataplane.description import DESCRIPTION, description
 from gateway.dataplane.drill_share import DrillShare
 from gateway.dataplane.explain import Document
 from gateway.dataplane.listener import ON_DISCONNECT
@@ -172,7 +173,7 @@ class DataPlane:
         path: str = scope["path"]
         method: str = scope["method"]
         endpoint = ENDPOINTS.get(path)
-        if endpoint is None and path != MODELS and not path.startswith(MODELS + "/"):
+        if endpoint is None and path not in (MODELS, DESCRIPTION) and not path.startswith(MODELS + "/"):
             raise RequestError(404, f"{method} {path} is not served here.", code="not_found")
         call.endpoint = endpoint
         methods = MODELS_METHODS if endpoint is None else ENDPOINT_METHODS
@@ -183,6 +184,9 @@ class DataPlane:
                 return
             if endpoint is not None or method not in ("GET", "HEAD"):
                 raise MethodNotAllowed(path, method, methods)
+        if path == DESCRIPTION:
+            await send_whole(send, 200, call.headers("none"), JSON, description())
+            return
         policy = call.policy
         if policy is None:
             check_length(scope["headers"], self._body_limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator
 
@@ -74,6 +75,20 @@ async def test_tools_are_called_with_numbered_arguments(sdk: AsyncOpenAI, stream
     assert call.type == "function"
     assert call.function.name == "look_up"
     assert call.function.arguments.startswith('{"answered_by": "acme", "numbers": [0, 1, 2, ')
+
+
+async def test_what_has_to_be_json_is_and_a_tools_result_is_answered_in_text(client: RawClient) -> None:
+    wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}}}
+    said = (await client.chat("acme", response_format=wanted, stream=False)).json()["choices"][0]["message"]
+    assert json.loads(said["content"]) == {"answered_by": "acme", "numbers": list(range(14))}
+    called = {"id": "call-1", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+    result = [
+        *HELLO,
+        {"role": "assistant", "tool_calls": [called]},
+        {"role": "tool", "tool_call_id": "call-1", "content": "42"},
+    ]
+    seen = check_plain(await client.chat("acme", messages=result, tools=TOOLS, stream=False))
+    assert (seen.choices[0].finishes, seen.text) == (["stop"], WHOLE)
 
 
 async def test_a_named_tool_finishes_with_stop_and_no_choice_means_no_call(client: RawClient) -> None:

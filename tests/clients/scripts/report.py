@@ -1,0 +1,126 @@
+"""What all scripts of this folder have in common: arguments in, one line of JSON out. Only the standard library."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any
+
+PIECES = 3
+"""So many pieces of a stream come before the scenario ``cancel`` leaves, once it stands still."""
+
+QUESTION = "Where is my parcel?"
+
+LOOK_UP = {
+    "type": "function",
+    "function": {
+        "name": "look_up",
+        "description": "Look something up.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "answered_by": {"type": "string"},
+                "numbers": {"type": "array", "items": {"type": "integer"}},
+            },
+            "required": ["answered_by", "numbers"],
+            "additionalProperties": False,
+        },
+        "strict": True,
+    },
+}
+"""A tool in OpenAI's words whose arguments have the form of the simulator's numbered answers."""
+
+
+class Told:
+    """What the script was told, and what it has seen so far."""
+
+    def __init__(self, told: argparse.Namespace) -> None:
+        self.base_url: str = told.base_url
+        self.key: str = told.key
+        self.model: str = told.model
+        self.retries: int = told.retries
+        self.seen: dict[str, Any] = {"text": "", "pieces": 0}
+        self.enough = asyncio.Event()
+
+    def say(self, piece: str | None) -> None:
+        """A piece of a stream's text."""
+        if piece:
+            self.seen["text"] += piece
+            self.seen["pieces"] += 1
+            if self.seen["pieces"] == PIECES:
+                self.enough.set()
+
+
+Scenario = Callable[[Told], Awaitable[None]]
+
+
+def main(scenarios: Mapping[str, Scenario]) -> None:
+    """Do the scenarios that are named on the command line, one after the other, and print what was seen of each.
+
+    An exception is what the library's user would have got: it is reported under ``errors``, with those behind it.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("scenario", choices=[*scenarios, "cancel"], nargs="+")
+    parser.add_argument("--base-url", required=True)
+    parser.add_argument("--key", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--retries", type=int, default=2)
+    told = parser.parse_args()
+    asyncio.run(_all(scenarios, told))
+
+
+async def _all(scenarios: Mapping[str, Scenario], given: argparse.Namespace) -> None:
+    for name in given.scenario:
+        if name == "cancel":
+            await _cancelled(scenarios, Told(given))
+        else:
+            await _whole(scenarios[name], Told(given))
+
+
+async def _whole(scenario: Scenario, told: Told) -> None:
+    try:
+        await scenario(told)
+    except Exception as error:
+        told.seen["errors"] = [_shown(one) for one in _chain(error)]
+    _print(told.seen)
+
+
+async def _cancelled(scenarios: Mapping[str, Scenario], told: Told) -> None:
+    """Cancel the task in the middle of its stream; go on living until standard input ends: the end of the process would
+    close any connection."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(scenarios["stream"](told))
+        await asyncio.wait_for(told.enough.wait(), 30)
+        # Python 3.11's wait_for, on which some libraries stand, loses a cancellation that comes together with a piece.
+        pieces = 0
+        while pieces != told.seen["pieces"]:
+            pieces = told.seen["pieces"]
+            await asyncio.sleep(0.2)
+        task.cancel()
+    told.seen["cancelled"] = task.cancelled()
+    _print(told.seen)
+    await asyncio.to_thread(sys.stdin.read)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _shown(error: BaseException) -> dict[str, Any]:
+    response = getattr(error, "response", None)
+    return {
+        "types": [kind.__name__ for kind in type(error).__mro__],
+        "status": getattr(error, "status_code", None),
+        "code": getattr(error, "code", None),
+        "retry_after": response.headers.get("retry-after") if response is not None else None,
+        "message": str(error),
+    }
+
+
+def _print(seen: dict[str, Any]) -> None:
+    print(json.dumps(seen, default=str), flush=True)
