@@ -84,7 +84,9 @@ class Town:
         self._processes = processes
         adapters = [SDK_ADAPTER, *(adapter for customer in CUSTOMERS for adapter in customer.adapters)]
         pace: dict[str, Any] = {"ttft_ms": 5, "itl_ms": 2, "tokens": TOKENS}
-        self.boxes = {name: processes.box(name=name, adapters=adapters, **pace) for name in ("box-a", "box-b")}
+        self.boxes = {
+            name: processes.box(name=name, adapters=adapters, embeddings=True, **pace) for name in ("box-a", "box-b")
+        }
         self.provider = processes.provider(api_key=PROVIDER_KEY, model=[GENERIC_MODEL], **pace)
         for simulator in (*self.boxes.values(), self.provider):
             simulator.wait_ready()
