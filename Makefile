@@ -47,7 +47,8 @@ $(VENV)/.installed: $(VENV)/.locked pyproject.toml
 run: setup $(if $(filter vllm,$(ENGINE)),engine) ## The demo on port 8080: boxes, provider, gateway (ENGINE=vllm: real boxes)
 	@exec $(BIN)/failsoft demo --engine $(ENGINE) --port $(PORT)
 
-# Tests in which processes are killed, frozen and waited for: beside others they would measure those.
+# Tests in which processes are killed, frozen and waited for: beside many others they would measure those. They wait more
+# than they work, so that two at a time are none too many.
 TIMED := faults workers
 
 .PHONY: test
@@ -55,8 +56,8 @@ test: setup ## Every test that needs no real engine
 	@status=0; \
 	echo "what watches no clock, on several cores"; \
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(TIMED:%=--ignore=tests/%) || status=$$?; \
-	echo "processes and the time they take, one after the other"; \
-	$(BIN)/python -m pytest $(TIMED:%=tests/%) || status=$$?; \
+	echo "processes and the time they take, two at a time"; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TIMED:%=tests/%) || status=$$?; \
 	exit $$status
 
 .PHONY: test-engine
