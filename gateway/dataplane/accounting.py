@@ -191,17 +191,17 @@ class Accounting:
 def read_usage(usage: dict[str, Any]) -> tuple[int, int]:
     """Prompt and completion tokens of a ``usage`` object, OpenAI's of a chat or a response or Anthropic's, whatever
     stands in it. Of Anthropic's the input is only what no cache had anything to do with."""
-    prompt = _count(usage, "prompt_tokens") or sum(_count(usage, name) for name in _INPUT)
-    return prompt, _count(usage, "completion_tokens") or _count(usage, "output_tokens")
+    prompt = _tokens(usage, "prompt_tokens") or sum(_tokens(usage, name) for name in _INPUT)
+    return prompt, _tokens(usage, "completion_tokens") or _tokens(usage, "output_tokens")
 
 
 def cached_tokens(usage: dict[str, Any]) -> int:
     """Of the prompt's tokens, those that the provider had in its cache."""
     details = usage.get("prompt_tokens_details")
-    return _count(details, "cached_tokens") if isinstance(details, dict) else 0
+    return _tokens(details, "cached_tokens") if isinstance(details, dict) else 0
 
 
-def _count(usage: dict[str, Any], name: str) -> int:
+def _tokens(usage: dict[str, Any], name: str) -> int:
     count = usage.get(name)
     return count if isinstance(count, int) and count > 0 else 0
 

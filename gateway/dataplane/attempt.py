@@ -59,8 +59,7 @@ class Answer:
     hired: Hired | None = None
     """The place at a provider that it holds; to be given back when it has ended."""
     splice: Splice | None = None
-    """Of one that goes on with another that broke off: ``breaks`` times, at the boxes ``broke_at``."""
-    breaks: int = 0
+    """Of one that goes on with another, which broke off at the boxes ``broke_at``."""
     broke_at: frozenset[str] = frozenset()
 
     def drop(self, now: float) -> None:
@@ -120,10 +119,10 @@ class Asker:
             body = request.body_for(attempt.adapter)
         else:
             raise TypeError("an attempt at an adapter without its name")
-        head = box.head(request.path) + _request_id(request, attempt)
+        head = box.head(request.path) + request_id(request, attempt)
         permit = attempt.permit or _admitted(box, request, attempt, clock())
-        return self._ask(
-            _Question(box.pool, head, body, base_model, None, box.pending, on_overdue), request, attempt, permit, clock
+        return asked(
+            Question(box.pool, head, body, base_model, None, box.pending, on_overdue), request, attempt, permit, clock
         )
 
     def _asking_provider(
@@ -143,31 +142,15 @@ class Asker:
         permit = health.admit(clock(), streamed=request.stream, by_worker=not step.direct, force=attempt.forced)
         if permit is None:
             raise NotAdmitted(f"{step.provider.name} takes nobody while one request tries it")
-        return self._ask(_Question(call.pool, call.head, body, model, shape, None), request, attempt, permit, clock)
-
-    async def _ask(self, question: _Question, request: Request, attempt: Attempt, permit: Held, clock: Clock) -> Answer:
-        """Send it, and tell ``permit`` how that went. The answer to a stream holds on to it."""
-        try:
-            answer = await (_stream if request.stream else _plain)(question, request, attempt)
-        except UpstreamError as error:
-            permit.failed(error, clock())
-            raise
-        except BaseException:
-            if attempt.outrun:
-                permit.failed(UpstreamTimeout("silent for its budget, and another target has answered"), clock())
-            permit.released()
-            raise
-        permit.succeeded(clock())
-        answer.permit = permit
-        if answer.exchange is None:
-            permit.released()
-        return answer
+        return asked(Question(call.pool, call.head, body, model, shape, None), request, attempt, permit, clock)
 
 
 @dataclass(slots=True, eq=False)
-class _Question:
+class Question:
     """What an upstream is asked. ``model``: what to call the one that answers, where the answer does not say;
-    ``shape``: None where the answer is in our clients' shape already."""
+    ``shape``: None where the answer is in our clients' shape already. ``guard``: a stream's checks, where they are not
+    those of its endpoint. ``heard`` is told of each piece that comes before the commit.
+    """
 
     pool: Pool
     head: bytes
@@ -176,17 +159,41 @@ class _Question:
     shape: AnswerShape | None
     pending: set[Exchange] | None
     on_overdue: Callable[[], float] | None = None
+    guard: Guard | None = None
+    heard: Callable[[Exchange], None] | None = None
 
 
-async def _stream(question: _Question, request: Request, attempt: Attempt) -> Answer:
+async def asked(question: Question, request: Request, attempt: Attempt, permit: Held, clock: Clock) -> Answer:
+    """Send it, and tell ``permit`` how that went. The answer to a stream holds on to it."""
+    try:
+        answer = await (_stream if request.stream else _plain)(question, request, attempt)
+    except UpstreamError as error:
+        permit.failed(error, clock())
+        raise
+    except BaseException:
+        if attempt.outrun:
+            permit.failed(UpstreamTimeout("silent for its budget, and another target has answered"), clock())
+        permit.released()
+        raise
+    permit.succeeded(clock())
+    answer.permit = permit
+    if answer.exchange is None:
+        permit.released()
+    return answer
+
+
+async def _stream(question: Question, request: Request, attempt: Attempt) -> Answer:
     shape, pending = question.shape, question.pending
     exchange = await _open(question, attempt.until)
     try:
         content_type = exchange.header(b"content-type") or b""
         if not content_type.lower().startswith(b"text/event-stream"):
             raise ProtocolError(f"a stream was asked for, {content_type.decode('latin-1')!r} came")
-        said = Said() if request.resumes and attempt.kind == "own" else None
-        guard = guard_of(request, shape, said)
+        said = None
+        guard = question.guard
+        if guard is None:
+            said = Said() if request.resumes and attempt.kind == "own" else None
+            guard = guard_of(request, shape, said)
         while True:
             data = await exchange.read()
             first = guard.feed(data) if data else guard.eof()
@@ -197,6 +204,8 @@ async def _stream(question: _Question, request: Request, attempt: Attempt) -> An
                 break
             if guard.complete:
                 raise ProtocolError("a stream without content")
+            if question.heard is not None:
+                question.heard(exchange)
     except BaseException:
         exchange.close()
         raise
@@ -208,7 +217,7 @@ async def _stream(question: _Question, request: Request, attempt: Attempt) -> An
     return Answer(attempt, first if mark is None else mark.splice(first), mark, exchange, guard, said=said)
 
 
-async def _plain(question: _Question, request: Request, attempt: Attempt) -> Answer:
+async def _plain(question: Question, request: Request, attempt: Attempt) -> Answer:
     shape = question.shape
     exchange = await _open(question, attempt.until)
     try:
@@ -220,7 +229,7 @@ async def _plain(question: _Question, request: Request, attempt: Attempt) -> Ans
     return Answer(attempt, answer if mark is None else mark.splice(answer), mark, usage=usage)
 
 
-async def _open(question: _Question, until: float) -> Exchange:
+async def _open(question: Question, until: float) -> Exchange:
     exchange = await question.pool.exchange(
         question.head, question.body, until, pending=question.pending, on_overdue=question.on_overdue
     )
@@ -248,6 +257,6 @@ def _mark(request: Request, attempt: Attempt, served_model: str) -> Mark | None:
     return Mark(attempt.reason, request.model, served_model, attempt.served_by)
 
 
-def _request_id(request: Request, attempt: Attempt) -> bytes:
+def request_id(request: Request, attempt: Attempt) -> bytes:
     # Made here, never taken from the client: vLLM names its own request by it, and two of one name would clash.
     return b"x-request-id: %b-%d\r\n" % (request.id.encode("latin-1"), attempt.number)

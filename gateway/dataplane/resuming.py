@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -9,9 +10,10 @@ from typing import Any, Final
 import msgspec
 
 from gateway.clock import Clock
-from gateway.dataplane.attempt import Answer
+from gateway.dataplane.attempt import ERROR_LIMIT, Answer, Question, asked, request_id
+from gateway.dataplane.candidate import Attempt
 from gateway.dataplane.request import Request
-from gateway.dataplane.resumption import Refused, Resumption, encoded, limited, resumption
+from gateway.dataplane.resumption import Refused, limited, resumption
 from gateway.dataplane.said import Said
 from gateway.dataplane.splice import Splice
 from gateway.dataplane.stream_guard import StreamGuard
@@ -19,19 +21,15 @@ from gateway.errors import ProtocolError, UpstreamError
 from gateway.fleet.box import Box
 from gateway.fleet.fleet import Fleets
 from gateway.fleet.obstacle import Obstacle
-from gateway.fleet.permit import Permit
 from gateway.fleet.request_head import request_head
 from gateway.policy.compiled import CustomerPolicy
-from gateway.upstream.refusal import read_refusal
+from gateway.upstream.exchange import Exchange
 
 MAX_BREAKS: Final = 2
 """Of one answer. One that breaks at every box may be what breaks them (design: a request meets at most two)."""
 
 COUNT_S: Final = 0.5
 """What the box may take to count the tokens of what was said."""
-
-ERROR_LIMIT: Final = 1 << 20
-"""Bytes of an error's body."""
 
 
 class Resumer:
@@ -47,8 +45,8 @@ class Resumer:
             raise TypeError("nobody has kept what it said")
         if broken.guard.finished:
             return "it had come to its end"
-        if broken.breaks >= MAX_BREAKS:
-            return f"it broke {broken.breaks + 1} times"
+        if len(broken.broke_at) >= MAX_BREAKS:
+            return f"it broke {len(broken.broke_at) + 1} times"
         spoken = said.spoken()
         found = resumption(request.endpoint, request.fields_with_usage, request.choices, spoken)
         if isinstance(found, Refused):
@@ -60,19 +58,33 @@ class Resumer:
             if permit is None:
                 continue
             try:
-                answer = await _ask(box, permit, request, found, said, broken, customer, clock)
+                said_tokens = await _count(box, adapter, said, clock) if found.way == "continued" else 0
+            except BaseException:
+                permit.released()
+                raise
+            fields, spent = limited(found, said_tokens)
+            # A copy: what this box says counts only once it was handed on.
+            told = said.copy()
+            splice = Splice(found, told, spoken, said_tokens=said_tokens, spent=spent)
+            attempt = replace(
+                broken.attempt,
+                box=box,
+                served_by=f"box:{box.name}",
+                number=broken.attempt.number + 1,
+                until=clock() + customer.ttft_budget_s,
+            )
+            question = _question(box, request, fields | {"model": adapter}, attempt, splice, customer, clock)
+            try:
+                rest = await asked(question, request, attempt, permit, clock)
             except UpstreamError as failure:
-                permit.failed(failure, clock())
                 why = f"box {box.name}: {failure.for_watchers}"
                 if isinstance(failure, ProtocolError):
                     # It says something else: so would the next one.
                     break
                 continue
-            except BaseException:
-                permit.released()
-                raise
-            permit.succeeded(clock())
-            return answer
+            rest.said, rest.splice = told, splice
+            rest.broke_at = broken.broke_at | {broken.attempt.served_by.removeprefix("box:")}
+            return rest
         return why
 
     def _others(self, customer: CustomerPolicy, adapter: str, broken: Answer, now: float) -> Sequence[tuple[Box, bool]]:
@@ -93,61 +105,29 @@ class Resumer:
         return [*((box, False) for box in ready), *((box, True) for box in shut)]
 
 
-async def _ask(
+def _question(
     box: Box,
-    permit: Permit,
     request: Request,
-    found: Resumption,
-    said: Said,
-    broken: Answer,
+    fields: dict[str, Any],
+    attempt: Attempt,
+    splice: Splice,
     customer: CustomerPolicy,
     clock: Clock,
-) -> Answer:
-    """The answer from ``box``, once it has said something new. Raises UpstreamError."""
-    said_tokens = await _count(box, permit.adapter or request.adapter, said, clock) if found.way == "continued" else 0
-    fields, spent = limited(found, said_tokens)
-    # A copy: what this box says counts only once it was handed on.
-    said = said.copy()
-    splice = Splice(found, said, said_tokens=said_tokens, spent=spent)
+) -> Question:
+    """What ``box`` is asked, and how its answer is made to fit."""
     guard = StreamGuard(1, reshape=splice.frame, strip_usage=not request.include_usage, strict=True)
-    attempt = replace(broken.attempt, box=box, served_by=f"box:{box.name}", permit=permit)
-    number = broken.attempt.number + broken.breaks + 1
-    head = box.head(request.path) + b"x-request-id: %b-%d\r\n" % (request.id.encode("latin-1"), number)
-    until = clock() + customer.ttft_budget_s
-    exchange = await box.pool.exchange(
-        head, encoded(fields, permit.adapter or request.adapter), until, pending=box.pending
-    )
-    try:
-        if exchange.status != 200:
-            raise await read_refusal(exchange, ERROR_LIMIT)
-        if not (exchange.header(b"content-type") or b"").lower().startswith(b"text/event-stream"):
-            raise ProtocolError("a stream was asked for")
-        events = 0
-        while not guard.committed and not guard.complete:
-            data = await exchange.read()
-            out = guard.feed(data) if data else guard.eof()
-            if guard.error is not None:
-                raise guard.error
-            if guard.events != events:
-                # While it says again what was said, it is to be let speak.
-                events = guard.events
-                exchange.until = max(until, clock() + customer.stall_timeout_s)
-    except BaseException:
-        exchange.close()
-        raise
-    box.pending.discard(exchange)
-    return Answer(
-        attempt,
-        out,
-        None,
-        exchange,
-        guard,
-        permit,
-        said=said,
-        splice=splice,
-        breaks=broken.breaks + 1,
-        broke_at=broken.broke_at | {broken.attempt.served_by.removeprefix("box:")},
-    )
+    events = 0
+
+    def heard(exchange: Exchange) -> None:
+        """While it says again what was said, it is to be let speak."""
+        nonlocal events
+        if guard.events != events:
+            events = guard.events
+            exchange.until = max(attempt.until, clock() + customer.stall_timeout_s)
+
+    head = box.head(request.path) + request_id(request, attempt)
+    body = msgspec.json.encode(fields)
+    return Question(box.pool, head, body, box.base_model, None, box.pending, guard=guard, heard=heard)
 
 
 async def _count(box: Box, model: str, said: Said, clock: Clock) -> int:
@@ -156,15 +136,14 @@ async def _count(box: Box, model: str, said: Said, clock: Clock) -> int:
     head = request_head(
         "POST", box.pool.origin, "/tokenize", api_key=box.spec.api_key, header=b"content-type: application/json"
     )
-    try:
+    count: Any = None
+    # An engine that does not count is asked all the same: at worst the answer is some tokens longer.
+    with contextlib.suppress(UpstreamError, msgspec.DecodeError, UnicodeDecodeError):
         exchange = await box.pool.exchange(head, body, clock() + COUNT_S)
         try:
-            counted: Any = msgspec.json.decode(await exchange.read_all(ERROR_LIMIT))
-            if exchange.status == 200 and isinstance(counted, dict) and isinstance(counted.get("count"), int):
-                return int(counted["count"])
+            counted = msgspec.json.decode(await exchange.read_all(ERROR_LIMIT))
         finally:
             exchange.close()
-    except (UpstreamError, msgspec.DecodeError, UnicodeDecodeError):
-        # An engine that does not count is asked all the same: at worst the answer is some tokens longer.
-        return len(said.pieces)
-    return len(said.pieces)
+        if exchange.status == 200 and isinstance(counted, dict):
+            count = counted.get("count")
+    return count if isinstance(count, int) else len(said.pieces)

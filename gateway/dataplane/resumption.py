@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-import msgspec
-
 from gateway.dataplane.said import Spoken
 from gateway.upstream.provider_request import Endpoint
 
@@ -21,14 +19,13 @@ _STRUCTURE: Final = ("structured_outputs", "guided_json", "guided_regex", "guide
 class Resumption:
     """``fields``: the body to ask with, but for the model and what tokens are left (:func:`limited`).
 
-    ``continued``: the box goes on behind ``prefix``; ``owed`` is the blank at its end that could not be handed over,
+    ``continued``: the box goes on behind what was said; ``owed`` is the blank at its end that could not be handed over,
     since templates cut it off, and that the box is to say again. ``repeated``: it says all once more, and what was told
     already is held back, as long as it is the same.
     """
 
     way: Way
     fields: dict[str, Any]
-    prefix: str = ""
     owed: str = ""
 
 
@@ -74,7 +71,7 @@ def resumption(endpoint: Endpoint, fields: Mapping[str, Any], choices: int, spok
     owed = text[len(prefix) :]
     if endpoint == "completions":
         # A prompt is taken as it is: nothing is cut off.
-        return Resumption("continued", {**fields, "prompt": _prompt(fields) + text}, text)
+        return Resumption("continued", {**fields, "prompt": _prompt(fields) + text})
     messages = list(fields["messages"])
     if fields.get("continue_final_message"):
         last = messages.pop()
@@ -82,7 +79,7 @@ def resumption(endpoint: Endpoint, fields: Mapping[str, Any], choices: int, spok
     else:
         messages.append({"role": "assistant", "content": prefix})
     seam = {"messages": messages, "continue_final_message": True, "add_generation_prompt": False}
-    return Resumption("continued", {**fields, **seam}, prefix, owed)
+    return Resumption("continued", {**fields, **seam}, owed)
 
 
 def limited(found: Resumption, said_tokens: int) -> tuple[dict[str, Any], bool]:
@@ -128,8 +125,3 @@ def _can_be_continued(endpoint: Endpoint, fields: Mapping[str, Any], spoken: Spo
 def _prompt(fields: Mapping[str, Any]) -> str:
     prompt = fields["prompt"]
     return prompt if isinstance(prompt, str) else prompt[0]
-
-
-def encoded(fields: Mapping[str, Any], adapter: str) -> bytes:
-    """The body for a box that knows the model as ``adapter``."""
-    return msgspec.json.encode({**fields, "model": adapter})

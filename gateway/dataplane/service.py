@@ -199,14 +199,11 @@ class Service:
                 raise error
         try:
             answer = await self._asker.ask(request, attempt, call.clock, on_overdue)
-        except UpstreamError as error:
+        except BaseException as error:
             if hired is not None:
                 hired.release(call.clock())
-            self._failed(customer, attempt, error, journey)
-            raise
-        except BaseException:
-            if hired is not None:
-                hired.release(call.clock())
+            if isinstance(error, UpstreamError):
+                self._failed(customer, attempt, error, journey)
             raise
         answer.hired = hired
         return answer
@@ -248,31 +245,28 @@ class Service:
         self, call: Call, customer: CustomerPolicy, request: Request, answer: Answer, began: float, send: Send
     ) -> None:
         clock = call.clock
-        exchange, permit = answer.exchange, answer.permit
         settled = False
         why = ""
 
         async def go_on(broken: Answer, error: UpstreamError) -> Answer | None:
-            nonlocal answer, exchange, permit, why
+            nonlocal answer, why
             call.stream = None
-            if permit is not None:
-                permit.failed(error, clock())
-            if exchange is not None:
-                exchange.close()
+            if broken.permit is not None:
+                broken.permit.failed(error, clock())
+            broken.drop(clock())
             rest = await self._resumer.go_on(customer, request, broken, clock)
             if not isinstance(rest, Answer):
                 why = rest
                 return None
             self._record.resumed(customer, broken, rest, error)
             call.stream = answer = rest
-            exchange, permit = rest.exchange, rest.permit
             return rest
 
         try:
             self._record.committed(customer, answer, clock() - began)
             headers = call.headers(answer.attempt.served_by, answer.mark)
             call.answered = True
-            if exchange is None:
+            if answer.exchange is None:
                 await send_whole(send, 200, headers, JSON, answer.body)
                 self._record.ended(answer, clock() - began)
                 self._record.whole(customer, answer)
@@ -291,26 +285,21 @@ class Service:
             self._record.ended(answer, clock() - began)
             if error is not None:
                 self._record.stream_broke(customer, answer, error, why)
-                if permit is not None:
-                    permit.failed(error, clock())
+                if answer.permit is not None:
+                    answer.permit.failed(error, clock())
                 return
             self._record.whole(customer, answer)
             if answer.splice is not None and answer.guard is not None:
                 answer.guard.usage = answer.splice.usage
-            if permit is not None:
-                permit.released()
+            if answer.permit is not None:
+                answer.permit.released()
             # The client has its answer, and may ask again: what follows is only for the connection's sake.
             settled = True
             call.over(self._books.answered(customer, request, answer))
-            await read_end(exchange, clock())
+            await read_end(answer.exchange, clock())
         finally:
             call.stream = None
-            if exchange is not None:
-                exchange.close()
-            if permit is not None:
-                permit.released()
-            if answer.hired is not None:
-                answer.hired.release(clock())
+            answer.drop(clock())
             if not settled:
                 call.over(self._books.answered(customer, request, answer))
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.dataplane.resumption import Resumption
-from gateway.dataplane.said import TEXTS, Said, ToolCall
+from gateway.dataplane.said import TEXTS, Said, Spoken, ToolCall
 from gateway.errors import ProtocolError
 
 _HEAD: Final = ("id", "created", "model", "object")
@@ -17,14 +17,14 @@ _HEAD: Final = ("id", "created", "model", "object")
 class Splice:
     """``frame`` is a :data:`~gateway.dataplane.stream_guard.Reshape` for the guard of the second answer.
 
-    What it lets through is added to ``said``, so that this one may break, too. ``said_tokens``: of the first answer,
+    What it lets through is added to ``said``, so that this one may break, too; ``spoken`` is that, put together.
+    ``said_tokens``: of the first answer,
     where the second does not say them again. ``spent``: no token is left to be told, only how the answer ends.
     ``usage``: of both together, once it is known.
     """
 
-    def __init__(self, found: Resumption, said: Said, *, said_tokens: int, spent: bool) -> None:
+    def __init__(self, found: Resumption, said: Said, spoken: Spoken, *, said_tokens: int, spent: bool) -> None:
         self._said = said
-        spoken = said.spoken()
         self._spent = spent
         self._added = said_tokens if found.way == "continued" else 0
         head = msgspec.json.decode(said.head or b"{}")

@@ -63,7 +63,7 @@ def test_prose_cut_anywhere_is_whole_again_though_templates_trim_what_they_are_g
     # What a box goes on with: behind what the template has left of the text.
     behind = got.fields["messages"][-1]["content"].strip() if got.way == "continued" else ""
     rest = whole[whole.index(behind) + len(behind) :] if behind else whole
-    splice = Splice(got, said, said_tokens=cut, spent=False)
+    splice = Splice(got, said, said.spoken(), said_tokens=cut, spent=False)
     frames = [splice.frame(chunk({"role": "assistant", "content": ""}))]
     while rest:
         size = data.draw(st.integers(1, len(rest)))
@@ -102,7 +102,7 @@ def test_a_tool_call_cut_anywhere_is_whole_again(value: object, data: st.DataObj
     events = call(pieces_of(whole, data), "first-call")
     said = told_events(*events[: data.draw(st.integers(1, len(events)))])
     before = said.spoken().calls[0].arguments
-    splice = Splice(found(said, {**CHAT, "tools": [{}]}), said, said_tokens=0, spent=False)
+    splice = Splice(found(said, {**CHAT, "tools": [{}]}), said, said.spoken(), said_tokens=0, spent=False)
     frames = [splice.frame(event) for event in call(pieces_of(whole, data), "second-call")]
     frames.append(splice.frame(chunk({}, "tool_calls")))
     told_now = [json.loads(frame) for frame in frames if frame is not None]
@@ -115,7 +115,7 @@ def test_a_tool_call_cut_anywhere_is_whole_again(value: object, data: st.DataObj
 @given(st.text(min_size=1, max_size=8), st.text(max_size=8), st.data())
 def test_what_differs_from_what_was_said_is_never_told(before: str, other: str, data: st.DataObject) -> None:
     said = told_events(*call(pieces_of(before, data), "first-call"))
-    splice = Splice(found(said, {**CHAT, "tools": [{}]}), said, said_tokens=0, spent=False)
+    splice = Splice(found(said, {**CHAT, "tools": [{}]}), said, said.spoken(), said_tokens=0, spent=False)
     try:
         for event in call(pieces_of(other, data), "second-call"):
             splice.frame(event)
@@ -129,14 +129,14 @@ def test_what_differs_from_what_was_said_is_never_told(before: str, other: str, 
 
 def test_another_tool_is_not_taken_for_the_one_that_was_begun() -> None:
     said = told_events(*call(["{"], "first-call"))
-    splice = Splice(found(said, {**CHAT, "tools": [{}]}), said, said_tokens=0, spent=False)
+    splice = Splice(found(said, {**CHAT, "tools": [{}]}), said, said.spoken(), said_tokens=0, spent=False)
     with pytest.raises(ProtocolError, match="another tool"):
         splice.frame(call(["{"], "second-call", name="delete")[0])
 
 
 def test_prose_in_the_place_of_a_tool_call_is_never_told() -> None:
     said = told_events(*call(['{"a"'], "first-call"))
-    splice = Splice(found(said, {**CHAT, "tools": [{}]}), said, said_tokens=0, spent=False)
+    splice = Splice(found(said, {**CHAT, "tools": [{}]}), said, said.spoken(), said_tokens=0, spent=False)
     with pytest.raises(ProtocolError):
         splice.frame(chunk({"content": "I cannot"}))
 
@@ -145,7 +145,7 @@ def test_reasoning_is_said_again_and_only_what_is_new_is_told() -> None:
     said = told_events(chunk({"reasoning": "let me"}), chunk({"reasoning": " see"}))
     got = found(said)
     assert got.way == "repeated"
-    splice = Splice(got, said, said_tokens=0, spent=False)
+    splice = Splice(got, said, said.spoken(), said_tokens=0, spent=False)
     frames = [splice.frame(chunk({"reasoning": "let me see: a"})), splice.frame(chunk({"content": "A"}, "stop"))]
     assert (text_of(frames, "reasoning"), text_of(frames)) == (": a", "A")
 
@@ -211,7 +211,7 @@ def test_a_limit_keeps_what_is_left_and_one_token_to_hear_how_the_answer_ends(li
 
 def test_with_no_token_left_only_the_end_is_told() -> None:
     said = told(["a", "b"])
-    splice = Splice(found(said), said, said_tokens=2, spent=True)
+    splice = Splice(found(said), said, said.spoken(), said_tokens=2, spent=True)
     assert splice.frame(chunk({"content": "c"})) is None
     last = splice.frame(chunk({"content": "d"}, "length"))
     assert last is not None
