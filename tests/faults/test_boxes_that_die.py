@@ -22,20 +22,35 @@ DEADLINE_S = 5.0
 CONNECT_TIMEOUT_S = 1.0
 """Case 11."""
 
+AT_ONCE = 25
+"""Streams that are begun together: with more, what each adds to the others' first content would count as the box's."""
+
 ONE_OF_TWO = Weather(boxes=frozenset({"box-b"}), breaks_streams=True)
 BOTH = frozenset({"box-a", "box-b"})
 EVERY_ADAPTER = [adapter for customer in EVERYBODY for adapter in customer.adapters]
 
 
 async def streams_that_hang_half_way(house: House, count: int) -> asyncio.Task[list[Asked]]:
-    """So many streams for the adapter that prefers box-b, which stalls them all behind their first content."""
-    house.boxes["box-b"].admin.fault("stall", adapter="patient_v1", seconds=None)
-    asked = asyncio.gather(*(house.ask(PATIENT, "patient_v1") for _ in range(count)))
+    """So many streams for the adapter that prefers box-b, which stalls them all behind their first content. Beside
+    them whatever the gateway sent elsewhere, as it may where a loaded machine makes the box look slow.
+    """
     admin = house.boxes["box-b"].admin
-    task = asyncio.get_running_loop().create_task(collected(asked))
-    await eventually(lambda: admin.state()["running"] >= count, within_s=20, every_s=0.05)
-    await eventually(lambda: all(r["events"] >= 4 for r in admin.requests(model="patient_v1")), within_s=20)
-    return task
+    admin.fault("stall", adapter="patient_v1", seconds=None)
+    loop = asyncio.get_running_loop()
+    asked: list[asyncio.Task[Asked]] = []
+
+    def hanging() -> int:
+        return sum(one["events"] >= 4 for one in admin.requests(model="patient_v1"))
+
+    def asking() -> int:
+        return sum(not task.done() for task in asked)
+
+    began = loop.time()
+    while (missing := count - hanging()) > 0:
+        assert loop.time() < began + 60, f"{missing} of {count} streams never came to hang"
+        asked += [loop.create_task(house.ask(PATIENT, "patient_v1")) for _ in range(min(missing, AT_ONCE))]
+        await eventually(lambda: hanging() >= asking(), within_s=20, every_s=0.05)
+    return loop.create_task(collected(asyncio.gather(*asked)))
 
 
 async def let_in(house: House, count: int) -> None:
@@ -61,7 +76,7 @@ async def test_case_1_a_box_that_is_killed_under_200_streams_leaves_none_of_them
     house.boxes["box-b"].kill()
     meanwhile = await house.crowd()
     asked = await streams
-    assert len(asked) == 200
+    assert len(asked) >= 200
     for one in asked:
         assert one.ended <= killed + NOTICED_WITHIN_S + SLACK_S
     await house.judge([*asked, *meanwhile], ONE_OF_TWO)
