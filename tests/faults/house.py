@@ -248,7 +248,10 @@ class House:
             assert loop.time() < until, f"still out of use after {within_s} s: {out}"
             for box, adapter in out:
                 customer = next(customer for customer in EVERYBODY if adapter in customer.adapters)
-                await self._ask_at(box, customer, adapter)
+                if box is None:
+                    await self.ask(customer, adapter, stream=False)
+                else:
+                    await self._ask_at(box, customer, adapter)
             await asyncio.sleep(0.02)
         while shut := [provider for provider in self.gateway.status()["providers"] if provider["state"] != "closed"]:
             assert loop.time() < until, f"not back within {within_s} s: {shut}"
@@ -276,12 +279,16 @@ class House:
             assert loop.time() < until, "the provider does not answer"
             await asyncio.sleep(0.02)
 
-    def _out_of_use(self) -> list[tuple[str, str]]:
+    def _out_of_use(self) -> list[tuple[str | None, str]]:
+        """Each box and adapter that have to be tried together. A suspected adapter is cleared by any answer of its own,
+        and tried soonest at the box that it is said to have ended: None stands for whichever that is.
+        """
         boxes = self.gateway.status()["boxes"]
-        return [
+        suspected = sorted({pair["adapter"] for box in boxes for pair in box["suspected_adapters"]})
+        return [(None, adapter) for adapter in suspected] or [
             (box["name"], pair["adapter"])
             for box in boxes
-            for pair in (*box["missing_adapters"], *box["failing_adapters"], *box["suspected_adapters"])
+            for pair in (*box["missing_adapters"], *box["failing_adapters"])
         ]
 
     async def _ask_at(self, target: str, customer: Customer, adapter: str) -> None:
