@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 ROOT: Final = Path(__file__).parent.parent
 PINS: Final = Path(__file__).parent / "engine.txt"
@@ -84,6 +85,33 @@ def make_with(python: Path, module: str, root: Path) -> None:
             sys.stderr.flush()
     if making.returncode != 0:
         raise MakingFailed(f"`python -m {module}` failed:\n{''.join(said).strip()}")
+
+
+def ensured(python: Path, module: str, root: Path, inputs: str) -> Path:
+    """``root``, made by ``module`` unless it is whole. Raises MakingFailed."""
+    if not is_whole(root, inputs):
+        make_with(python, module, root)
+    return root
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A base model and its adapters: ``root/base``, and one folder per adapter in ``root/adapters``."""
+
+    names: ClassVar[tuple[str, ...]]
+    """The adapters'."""
+
+    root: Path
+
+    @property
+    def base(self) -> Path:
+        """The base model's folder, tokenizer and chat template included."""
+        return self.root / "base"
+
+    @property
+    def adapters(self) -> dict[str, Path]:
+        """The folder of every adapter by the adapter's name."""
+        return {name: self.root / "adapters" / name for name in self.names}
 
 
 def _file_digests(root: Path) -> dict[str, str]:

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backend.planner.in_process import ask_in_process
 from backend.planner.virtual_loop import VirtualLoop
 from backend.simulator.app import App
 from backend.simulator.box import Box
@@ -165,31 +166,13 @@ class House:
         asked = Asked(adapter, loop.time() - self.began_s)
         fields = {"model": adapter, "stream": True, "max_tokens": answer}
         fields["messages"] = [{"role": "user", "content": "word " * prompt}]
-        body = json.dumps(fields).encode()
-        headers = [(b"authorization", f"Bearer {KEY}".encode()), (b"content-length", b"%d" % len(body))]
-        scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": headers}
-        last = b""
-
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        async def send(message: dict[str, Any]) -> None:
-            nonlocal last
-            if message["type"] == "http.response.start":
-                said = {name.decode(): value.decode() for name, value in message["headers"]}
-                asked.status = message["status"]
-                asked.served_by = said["x-failsoft-served-by"]
-                asked.degraded = said.get("x-failsoft-degraded")
-                asked.attempts = int(said["x-failsoft-attempts"])
-            elif message.get("body"):
-                # Nothing leaves before the first content (docs/architecture.md).
-                if math.isnan(asked.waited_s):
-                    asked.waited_s = loop.time() - self.began_s - asked.at_s
-                last = message["body"]
-
-        await self._dataplane(scope, receive, send)
+        heard = await ask_in_process(self._dataplane, KEY, fields)
+        asked.status, asked.broken = heard.status, heard.broken
+        asked.served_by = heard.headers["x-failsoft-served-by"]
+        asked.degraded = heard.headers.get("x-failsoft-degraded")
+        asked.attempts = int(heard.headers["x-failsoft-attempts"])
+        asked.waited_s = heard.first_s - self.began_s - asked.at_s
         asked.ended_s = loop.time() - self.began_s
-        asked.broken = asked.status == 200 and b'{"error"' in last
         return asked
 
     async def freeze(self, box: str, frozen: bool) -> None:

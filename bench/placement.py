@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import count, cycle
 
+from backend.planner.figures import quantile
 from backend.simulator.engine_model import EngineModel
 from backend.simulator.timeline import EngineTimeline
 from gateway.dataplane.decide import WAIT_SHARE, decide
@@ -410,7 +411,7 @@ def _result(
         by_adapter.setdefault(request.adapter, []).append(request.ttft_s)
         if request.box is not None:
             by_box[request.box.name] += 1
-    ttfts = [request.ttft_s for request in counted]
+    ttfts = sorted(request.ttft_s for request in counted)
     good = sum(not request.hosted and request.ttft_s <= BUDGET_S for request in counted)
     return Result(
         scenario=scenario.name,
@@ -423,7 +424,7 @@ def _result(
         ttft_p50_s=quantile(ttfts, 0.5),
         ttft_p95_s=quantile(ttfts, 0.95),
         ttft_p99_s=quantile(ttfts, 0.99),
-        worst_adapter_p99_s=max(quantile(one, 0.99) for one in by_adapter.values()),
+        worst_adapter_p99_s=max(quantile(sorted(one), 0.99) for one in by_adapter.values()),
         spilled=sum(
             request.box is None or request.box.name not in request.homes for request in counted if request.homes
         )
@@ -432,11 +433,6 @@ def _result(
         goodput=good / total,
         busiest_box=max(by_box.values()) * len(boxes) / max(1, sum(by_box.values())),
     )
-
-
-def quantile(values: list[float], q: float) -> float:
-    """The smallest value that at least the share ``q`` of all do not exceed."""
-    return sorted(values)[max(0, math.ceil(q * len(values)) - 1)]
 
 
 def main() -> None:

@@ -16,8 +16,6 @@ from backend.evalgate.said import NoAnswer, Said, read_plain, read_stream
 TRIES: Final = 4
 FIRST_WAIT_S: Final = 0.25
 LONGEST_WAIT_S: Final = 30.0
-TIMEOUT_S: Final = 120.0
-"""For a whole answer."""
 
 _OURS: Final = frozenset({400, 413, 422})
 """The endpoint refuses this very prompt: that is its answer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -70,15 +70,6 @@ class Path:
             "degraded": self.degraded,
         }
 
-    @property
-    def shown(self) -> str:
-        """On one line."""
-        ends = [] if self.of_all is None else [self.of_all.shown]
-        if self.of_customer:
-            some = [f"{name}={one.shown}" for name, one in sorted(self.of_customer.items())]
-            ends += some if len(some) <= 3 else [f"{len(some)} customers' own"]
-        return ", ".join(ends) + (" (degraded)" if self.degraded else "")
-
 
 def read_path(side: Side, given: Sequence[str], *, degraded: bool = False) -> Path:
     """From ``[CUSTOMER=]URL[#MODEL]``, each; one without a customer is for all others. Raises BadEndpoint."""
@@ -114,12 +105,6 @@ def headers(path: Path, key: str | None, admin_token: str | None) -> dict[str, s
     if path.degraded and admin_token:
         found[ADMIN_TOKEN] = admin_token
     return found
-
-
-def urls(paths: Iterable[Path], customers: Iterable[str]) -> set[str]:
-    """All that are asked. Raises BadEndpoint."""
-    names = list(customers)
-    return {path.endpoint(name).url for path in paths for name in names}
 
 
 def _endpoint(text: str) -> Endpoint:

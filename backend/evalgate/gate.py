@@ -39,13 +39,17 @@ class Gate:
     points: float = POINTS
     judges: Judges = Judges.MEASURED
 
+    def over(self, points: float) -> bool:
+        """Whether so many points are too many. Exactly :attr:`points` are not."""
+        return points > self.points + 1e-9
+
     def trips(self, one: Comparison) -> bool:
-        """Whether this customer loses too much. Exactly ``points`` is not too much."""
-        over = one.drop_points > self.points + 1e-9
+        """Whether this customer loses too much."""
+        over = self.over(one.drop_points)
         if self.judges is Judges.SIGNIFICANT:
             return over and one.significant
         if self.judges is Judges.PROVEN:
-            return over or one.interval[1] > self.points + 1e-9
+            return over or self.over(one.interval[1])
         return over
 
     def decide(self, comparisons: Iterable[Comparison]) -> list[Tripped]:
@@ -61,7 +65,7 @@ def why(one: Comparison, gate: Gate) -> str:
         f"{100 * one.candidate.right:.1f} %), {gate.points:g} are allowed; {one.worse} prompts got worse, {one.better} "
         f"better; 95 % interval {low:.2f} to {high:.2f}, McNemar p = {p_value(one.p)}"
     )
-    if gate.judges is Judges.PROVEN and one.drop_points <= gate.points + 1e-9:
+    if gate.judges is Judges.PROVEN and not gate.over(one.drop_points):
         return f"not shown to be within {gate.points:g} points: {text}"
     return text if one.significant else f"{text}: chance alone may do that"
 

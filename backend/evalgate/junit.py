@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from xml.sax.saxutils import escape, quoteattr
 
+from backend.evalgate.difference import differences
 from backend.evalgate.result import Result
 
 _UNFIT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -24,7 +25,7 @@ def junit(result: Result) -> str:
         lines.append(f"    <testcase classname={_attribute('failsoft eval')} name={_attribute(one.customer)}>")
         if (message := why.get(one.customer)) is not None:
             changed = [
-                f"{change.case.id}: {'; '.join(line for line in change.as_json()['candidate']['differs'])}"
+                f"{change.case.id}: {'; '.join(differences(change.case, change.candidate))}"
                 for change in result.changes
                 if change.case.customer == one.customer and change.worse
             ]

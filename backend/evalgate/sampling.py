@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,7 +43,3 @@ class Sampling:
     def as_json(self) -> dict[str, Any]:
         """For the run's folder."""
         return asdict(self)
-
-    def __iter__(self) -> Iterator[int]:
-        """The samples' numbers."""
-        return iter(range(self.samples))

@@ -17,16 +17,14 @@ class CostModel:
     """What the table is reckoned with.
 
     ``gpu_usd_per_month``: one GPU, rented or written off, busy or not. ``gpus_per_box``: of the shared boxes;
-    ``gpus_per_deployment``: of one that serves one adapter alone. ``base_gb``: weights of the base in memory;
-    ``adapter_mb``: of one adapter. ``boxes``: None for those that the run has seen.
+    a deployment that serves one adapter alone has one. ``base_gb``: weights of the base in memory; ``adapter_mb``: of
+    one adapter.
     """
 
     gpu_usd_per_month: float = 600.0
     gpus_per_box: int = 1
-    gpus_per_deployment: int = 1
     base_gb: float = 16.0
     adapter_mb: float = 42.0
-    boxes: int | None = None
 
     def assumptions(self, boxes: int, adapters: int, *, alone: bool) -> list[str]:
         """In sentences."""
@@ -34,7 +32,7 @@ class CostModel:
             f"A GPU costs {self.gpu_usd_per_month:,.0f} USD a month, busy or idle; nothing else is counted (no people, "
             "no network, no hosted provider).",
             f"The shared fleet is {boxes} {'box' if boxes == 1 else 'boxes'} of {self.gpus_per_box} GPU; apart, each "
-            f"of the {adapters} adapters has a deployment of {self.gpus_per_deployment} GPU, with "
+            f"of the {adapters} adapters has a deployment of 1 GPU, with "
             "one replica and no spare.",
             f"The base takes {self.base_gb:g} GB in memory, an adapter {self.adapter_mb:g} MB.",
             "Figures of a separate deployment are of one that was measured (--beside), with the traffic that it had."
@@ -51,9 +49,9 @@ def boxes_seen(report: Document) -> int:
 
 def table(report: Document, model: CostModel, beside: Document | None = None) -> Document:
     """``{"columns", "rows", "assumptions"}``. ``beside``: a report of a run against one standalone deployment."""
-    boxes = model.boxes or max(boxes_seen(report), 1)
+    boxes = max(boxes_seen(report), 1)
     adapters = report["run"].get("adapters") or report["overall"]["models"]
-    apart_gpus, shared_gpus = adapters * model.gpus_per_deployment, boxes * model.gpus_per_box
+    apart_gpus, shared_gpus = adapters, boxes * model.gpus_per_box
     per_box = report["overall"]["output_tokens_per_s"] / boxes
     swaps = report["swaps"]
     rows = [

@@ -8,15 +8,13 @@ vLLM's engine behind its HTTP server. Only time, the network and the listening s
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 import random
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from backend.planner.asked import Asked
 from backend.planner.coarse import CoarseBox, CoarseProvider
+from backend.planner.in_process import ask_in_process
 from backend.planner.scenario import Option, Scenario
 from backend.planner.terms import adapters_of, cpu_pool, fleet_of, key_of, moved
 from backend.simulator.app import App
@@ -95,33 +93,12 @@ class House:
         fields = {"model": arrival.model, "stream": arrival.streamed, "max_tokens": arrival.output_tokens}
         # As many words as `failsoft load` sends; the simulator counts the spaces between them.
         fields["messages"] = [{"role": "user", "content": " " * (arrival.prompt_tokens - 1)}]
-        body = json.dumps(fields).encode()
-        headers = [
-            (b"authorization", f"Bearer {key_of(arrival.customer)}".encode()),
-            (b"content-length", b"%d" % len(body)),
-        ]
-        scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": headers}
-        last = b""
-
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        async def send(message: dict[str, Any]) -> None:
-            nonlocal last
-            if message["type"] == "http.response.start":
-                said = {name: value.decode() for name, value in message["headers"]}
-                asked.status = message["status"]
-                asked.served_by = said.get(b"x-failsoft-served-by", "")
-                asked.degraded = said.get(b"x-failsoft-degraded")
-            elif message.get("body"):
-                # Nothing leaves before the first content (docs/architecture.md).
-                if math.isnan(asked.ttft_s):
-                    asked.ttft_s = loop.time() - began_s
-                last = message["body"]
-
-        await self._dataplane(scope, receive, send)
+        heard = await ask_in_process(self._dataplane, key_of(arrival.customer), fields)
+        asked.status, asked.broken = heard.status, heard.broken
+        asked.served_by = heard.headers.get("x-failsoft-served-by", "")
+        asked.degraded = heard.headers.get("x-failsoft-degraded")
+        asked.ttft_s = heard.first_s - began_s
         asked.e2e_s = loop.time() - began_s
-        asked.broken = asked.status == 200 and b'{"error"' in last
 
     def busiest(self) -> str:
         """The box with most of the customers' requests, of those that live."""

@@ -25,7 +25,6 @@ class Series:
     points: Sequence[Point]
     dots: bool = False
     marks: Sequence[str] = ()
-    dashed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +74,7 @@ def _drawn(one: Series, colour: str, across: _Scale, up: _Scale) -> list[str]:
     places = [(across(px), up(py)) for px, py in one.points if across.shows(px) and up.shows(py)]
     if not one.dots:
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py in places)
-        dashes = ' stroke-dasharray="6 4"' if one.dashed else ""
-        return [f'<polyline fill="none" stroke="{colour}" stroke-width="2"{dashes} points="{path}"/>'] if places else []
+        return [f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{path}"/>'] if places else []
     parts = [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="5" fill="{colour}"/>' for px, py in places]
     for (px, py), mark in zip(places, one.marks, strict=False):
         parts.append(f'<text x="{px + 8:.1f}" y="{py + 4:.1f}">{escape(mark)}</text>')
@@ -86,9 +84,8 @@ def _drawn(one: Series, colour: str, across: _Scale, up: _Scale) -> list[str]:
 def _legend(one: Series, colour: str, number: int) -> list[str]:
     at = TOP + 8 + 18 * number
     begin = WIDTH - RIGHT + 14
-    dashes = ' stroke-dasharray="6 4"' if one.dashed else ""
     return [
-        f'<line x1="{begin}" x2="{begin + 16}" y1="{at}" y2="{at}" stroke="{colour}" stroke-width="3"{dashes}/>',
+        f'<line x1="{begin}" x2="{begin + 16}" y1="{at}" y2="{at}" stroke="{colour}" stroke-width="3"/>',
         f'<text x="{begin + 22}" y="{at + 4}">{escape(one.name)}</text>',
     ]
 

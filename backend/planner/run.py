@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from backend.planner.asked import Asked
@@ -15,17 +14,14 @@ from gateway.tasks import TaskSet
 SAMPLE_S = 1.0
 SETTLE_S = 1.0
 """Between the boxes' start and the first request: every box was probed and its metrics were read."""
-Progress = Callable[[float], None]
-"""Is told how many seconds of the traffic are over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """How the boxes were at a moment: swaps since the start, customers' requests in flight at them."""
+    """How the boxes were at a moment: swaps since the start."""
 
     at_s: float
     swaps: int
-    in_flight: int
 
 
 @dataclass(slots=True)
@@ -48,13 +44,13 @@ class Run:
         return [one for one in self.asked if one.at_s >= self.scenario.warm_up_s]
 
 
-def run(scenario: Scenario, option: Option, progress: Progress = lambda seconds: None) -> Run:
+def run(scenario: Scenario, option: Option) -> Run:
     """The same for the same arguments, on any machine. Raises PlanError, BadKnobs."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(_run(scenario, option, progress))
+        return runner.run(_run(scenario, option))
 
 
-async def _run(scenario: Scenario, option: Option, progress: Progress) -> Run:
+async def _run(scenario: Scenario, option: Option) -> Run:
     house, tasks = House(scenario, option), TaskSet()
     result = Run(scenario, option)
     loop = asyncio.get_running_loop()
@@ -69,9 +65,7 @@ async def _run(scenario: Scenario, option: Option, progress: Progress) -> Run:
         async def watch() -> None:
             while True:
                 now_s = loop.time() - began_s
-                in_flight = sum(box.customers_in_flight for box in house.fleets.all())
-                result.samples.append(Sample(now_s, house.swaps, in_flight))
-                progress(min(now_s, scenario.length_s))
+                result.samples.append(Sample(now_s, house.swaps))
                 await at(now_s + SAMPLE_S)
 
         async def die(at_s: float) -> None:

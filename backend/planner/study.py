@@ -33,7 +33,6 @@ class Row:
     missed: tuple[Clause, ...]
     ttft_cdf: tuple[float, ...] = field(repr=False)
     degraded: tuple[tuple[float, float], ...] = field(repr=False)
-    dies_at_s: float | None = None
 
     @property
     def option(self) -> Option:
@@ -135,7 +134,7 @@ def look(scenario: Scenario, option: Option, goal: Goal, prices: Prices) -> Row:
     cdf = tuple(times[math.ceil(n * (len(times) - 1) / CDF_POINTS)] for n in range(CDF_POINTS + 1)) if times else ()
     step_s = max(1.0, round(scenario.length_s / STEPS_OVER_TIME))
     over_time = tuple(degraded_over_time(done, step_s))
-    return Row(scenario.name, found, goal.missed(found), cdf, over_time, scenario.dies_at_s)
+    return Row(scenario.name, found, goal.missed(found), cdf, over_time)
 
 
 def first_guess(scenario: Scenario, slots: int) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from backend.made_once import PINS, ROOT, inputs_digest, is_whole, make_with
+from backend.made_once import PINS, ROOT, ModelFiles, ensured, inputs_digest
 from backend.tiny_agents.houses import HOUSES
 
 ADAPTER_NAMES: Final = tuple(house.adapter for house in HOUSES)
@@ -19,20 +19,10 @@ _MAKERS: Final = ("wishes", "forms", "houses", "examples", "vocabulary", "base",
 
 
 @dataclass(frozen=True, slots=True)
-class TinyAgents:
-    """``root/base``, one folder per adapter in ``root/adapters``, and the eval sets as JSON lines in ``root/eval``."""
+class TinyAgents(ModelFiles):
+    """The tiny agents' files; beside base and adapters the eval sets, as JSON lines in ``root/eval``."""
 
-    root: Path
-
-    @property
-    def base(self) -> Path:
-        """The base model's folder, tokenizer and chat template included."""
-        return self.root / "base"
-
-    @property
-    def adapters(self) -> dict[str, Path]:
-        """The folder of every adapter by the adapter's name."""
-        return {name: self.root / "adapters" / name for name in ADAPTER_NAMES}
+    names: ClassVar[tuple[str, ...]] = ADAPTER_NAMES
 
     def eval_set(self, name: str) -> Path:
         """The file of held-out requests of an adapter, or of ``BASE_SET``.
@@ -62,6 +52,4 @@ def ensure(engine_python: Path, root: Path | None = None) -> TinyAgents:
     Raises MakingFailed with what that process said when it fails.
     """
     root = default_folder() if root is None else root
-    if not is_whole(root, inputs()):
-        make_with(engine_python, "backend.tiny_agents", root)
-    return TinyAgents(root)
+    return TinyAgents(ensured(engine_python, "backend.tiny_agents", root, inputs()))

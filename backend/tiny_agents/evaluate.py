@@ -150,14 +150,13 @@ def main() -> None:
     if arguments.url:
         scores = asyncio.run(evaluate(arguments.url, agents))
     else:
-        with tempfile.TemporaryDirectory() as logs:
-            box = VllmBox("box", box_plan(agents), log=Path(logs) / "box.log")
+        with (
+            tempfile.TemporaryDirectory() as logs,
+            VllmBox("box", box_plan(agents), log=Path(logs) / "box.log") as box,
+        ):
             box.start()
-            try:
-                box.wait_until_ready()
-                scores = asyncio.run(evaluate(box.url, agents))
-            finally:
-                box.stop()
+            box.wait_until_ready()
+            scores = asyncio.run(evaluate(box.url, agents))
     sys.exit(0 if passed(scores) else 1)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
-from backend.made_once import PINS, ROOT, inputs_digest, is_whole, make_with
+from backend.made_once import PINS, ROOT, ModelFiles, ensured, inputs_digest
 
 ADAPTER_NAMES: Final = (
     "customer_acme_v3",
@@ -22,20 +22,10 @@ _PACKAGE: Final = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
-class TinyModel:
-    """The files of one tiny model: ``root/base`` and one folder per adapter."""
+class TinyModel(ModelFiles):
+    """The files of one tiny model."""
 
-    root: Path
-
-    @property
-    def base(self) -> Path:
-        """The base model's folder, tokenizer and chat template included."""
-        return self.root / "base"
-
-    @property
-    def adapters(self) -> dict[str, Path]:
-        """The folder of every adapter by the adapter's name."""
-        return {name: self.root / "adapters" / name for name in ADAPTER_NAMES}
+    names: ClassVar[tuple[str, ...]] = ADAPTER_NAMES
 
 
 def inputs() -> str:
@@ -54,6 +44,4 @@ def ensure(engine_python: Path, root: Path | None = None) -> TinyModel:
     Raises MakingFailed with what that process said when it fails.
     """
     root = default_folder() if root is None else root
-    if not is_whole(root, inputs()):
-        make_with(engine_python, "backend.tiny_model", root)
-    return TinyModel(root)
+    return TinyModel(ensured(engine_python, "backend.tiny_model", root, inputs()))
