@@ -43,13 +43,10 @@ def adapters(tiny_model: TinyModel, tmp_path: Path) -> Path:
 @pytest.fixture
 def box(tiny_model: TinyModel, adapters: Path, tmp_path: Path) -> Iterator[VllmBox]:
     plan = BoxPlan(model=tiny_model.base, adapters={V3: adapters / V3}, port=free_port(), max_loras=2)
-    box = VllmBox("live", plan, log=tmp_path / "live.log")
-    box.start()
-    try:
+    with VllmBox("live", plan, log=tmp_path / "live.log") as box:
+        box.start()
         box.wait_until_ready()
         yield box
-    finally:
-        box.stop()
 
 
 class Policies:

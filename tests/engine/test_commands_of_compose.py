@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import yaml
 from backend.launch import ENGINE_PYTHON, free_port
 from backend.tiny_model.artefacts import TinyModel
 from tests.deploy.compose import DEPLOY, SERVICES, health_check, seconds, words
-from tests.engine.test_launch_of_a_box import ASK_THE_PARSER
+from tests.engine.test_launch_of_a_box import ask_the_parser
 from tests.support.processes import Processes
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
@@ -61,16 +60,7 @@ async def test_the_cpu_profiles_box_comes_up_serves_its_adapters_and_ends_in_tim
 
 def test_vllm_takes_the_flags_of_the_boxes_with_gpus(tmp_path: Path) -> None:
     commands = [words(SERVICES["vllm-a"]["command"]), of_kubernetes()]
-    asked = subprocess.run(
-        [ENGINE_PYTHON, "-P", "-c", ASK_THE_PARSER, json.dumps(commands)],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        cwd=tmp_path,
-        check=False,
-    )
-    assert asked.returncode == 0, asked.stderr
-    said = json.loads(asked.stdout.splitlines()[-1])
+    said = ask_the_parser(commands, tmp_path)
     assert said["models"] == ["/models/base"] * 2
     adapters = {name: f"/adapters/{name}" for name in ("customer_acme_v3", "customer_globex_v1")}
     assert said["adapters"] == [adapters] * 2

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -36,6 +38,20 @@ names = [name for action in parser._actions for name in action.option_strings]
 adapters = [{module.name: module.path for module in one.lora_modules} for one in parsed]
 print(json.dumps({"names": names, "models": [one.model_tag for one in parsed], "adapters": adapters}))
 """
+
+
+def ask_the_parser(commands: Sequence[Sequence[str]], folder: Path) -> dict[str, Any]:
+    """What the engine's own parser makes of these arguments."""
+    asked = subprocess.run(
+        [ENGINE_PYTHON, "-P", "-c", ASK_THE_PARSER, json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        cwd=folder,
+        check=False,
+    )
+    assert asked.returncode == 0, asked.stderr
+    return dict(json.loads(asked.stdout.splitlines()[-1]))
 
 
 def write_policies(folder: Path, model: TinyModel, port: int) -> None:
@@ -126,15 +142,7 @@ def test_the_engine_s_own_parser_takes_our_commands_and_has_the_flags_of_the_tab
         by_program("vllm", plan, of).arguments[2:],
         by_program("vllm", replace(plan, drain_s=0), of).arguments[2:],
     ]
-    asked = subprocess.run(
-        [ENGINE_PYTHON, "-P", "-c", ASK_THE_PARSER, json.dumps(commands)],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        cwd=tmp_path,
-    )
-    assert asked.returncode == 0, asked.stderr
-    answer = json.loads(asked.stdout.splitlines()[-1])
+    answer = ask_the_parser(commands, tmp_path)
     assert answer["models"] == ["/models/llama"] * 2
     assert answer["adapters"] == [adapters] * 2
     assert {name for flag in of.flags for name in flag.names} == set(answer["names"]) - {"-h", "--help"}

@@ -37,13 +37,10 @@ AT_ONCE = 16
 
 @pytest.fixture(scope="module")
 def box(tiny_agents: TinyAgents, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmBox]:
-    started = VllmBox("box", box_plan(tiny_agents), log=tmp_path_factory.mktemp("box") / "box.log")
-    try:
+    with VllmBox("box", box_plan(tiny_agents), log=tmp_path_factory.mktemp("box") / "box.log") as started:
         started.start()
         started.wait_until_ready()
         yield started
-    finally:
-        started.stop()
 
 
 @pytest.fixture
