@@ -19,7 +19,7 @@ from gateway.accounts.limits import EXCHANGE_S, Limits
 from gateway.accounts.others import VISITOR
 from gateway.accounts.prepared import Prepared
 from gateway.accounts.shown import ShownUsage
-from gateway.accounts.terms import PROVIDER, provider_terms, terms_of
+from gateway.accounts.terms import PROVIDER, all_provider_terms, provider_terms, terms_of
 from gateway.accounts.usage import Usage
 from gateway.clock import today_utc
 from gateway.errors import StoreError
@@ -88,7 +88,7 @@ class Accounts:
     def follow(self, policy: CompiledPolicy) -> None:
         """These limits and caps hold."""
         if self._visits:
-            self.limits.follow({PROVIDER + name: provider_terms(one) for name, one in policy.providers.items()})
+            self.limits.follow(all_provider_terms(policy))
         else:
             prepared = self._prepared
             if prepared is None or prepared.policy is not policy:

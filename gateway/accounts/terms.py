@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from gateway.accounts.account import Terms
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy, ProviderSpec
 
@@ -28,9 +31,20 @@ def provider_terms(provider: ProviderSpec) -> Terms:
     return Terms(concurrency=provider.max_concurrency)
 
 
-def account_terms(policy: CompiledPolicy) -> dict[str, Terms]:
-    """All of a policy, by account."""
-    terms = {name: terms_of(customer) for name, customer in policy.customers.items() if is_limited(customer)}
-    for name, provider in policy.providers.items():
-        terms[PROVIDER + name] = provider_terms(provider)
-    return terms
+def all_provider_terms(policy: CompiledPolicy) -> dict[str, Terms]:
+    """Of each provider, by account."""
+    return {PROVIDER + name: provider_terms(provider) for name, provider in policy.providers.items()}
+
+
+def account_terms(
+    policy: CompiledPolicy,
+    before: Mapping[str, Terms] = MappingProxyType({}),
+    customers_before: Mapping[str, CustomerPolicy] = MappingProxyType({}),
+) -> dict[str, Terms]:
+    """All of a policy, by account; those of a customer that has not changed are the very same as ``before``."""
+    terms = {
+        name: before[name] if customers_before.get(name) is customer else terms_of(customer)
+        for name, customer in policy.customers.items()
+        if is_limited(customer)
+    }
+    return terms | all_provider_terms(policy)

@@ -18,7 +18,7 @@ AFTER_A_LOSS_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The last one of an adapter from one path. ``box`` None: on all boxes."""
+    """The last one of an adapter from one path."""
 
     text: str
     times: int
@@ -50,10 +50,6 @@ class Failures:
         """Forget what nobody wants any more, or wants from elsewhere."""
         for key in [key for key in self._failed if (one := wanted.get(key[1])) is None or one.path != key[2]]:
             del self._failed[key]
-
-    def again(self) -> None:
-        """Somebody wants all of it tried now."""
-        self._failed.clear()
 
     def held(self, box: str, wanted: Mapping[str, Wanted], now: float) -> dict[str, Held]:
         """What is not tried at ``now`` on this box."""

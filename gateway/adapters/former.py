@@ -13,10 +13,8 @@ import msgspec
 from gateway.adapters.wanted import Former
 from gateway.clock import wall_s
 from gateway.errors import StoreCorrupt, StoreError
+from gateway.policy.pruning import KEPT_WHOLE
 from gateway.policy.store import PolicyStore
-
-VERSIONS = 50
-"""How far back. Who has changed policies more often since is told that the adapter is not ours, and may prune."""
 
 
 class _Customer(msgspec.Struct):
@@ -44,7 +42,8 @@ async def formerly(store: PolicyStore, fleet: str, names: Set[str]) -> dict[str,
     """
     found: dict[str, Former] = {}
     replaced_s = wall_s()
-    for meta in await store.history(VERSIONS):
+    # Who has changed policies more often since is told that the adapter is not ours, and may prune.
+    for meta in await store.history(KEPT_WHOLE):
         if not names - found.keys():
             break
         try:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from gateway.adapters.box_sync import BoxReport, Step
 from gateway.adapters.fleet_sync import FleetSync
 from gateway.adapters.lease import Lease
-from gateway.adapters.plan import Kind, Terms
+from gateway.adapters.plan import Kind, Load, Terms, Verify
 from gateway.errors import StoreError
 from gateway.fleet.box import Box
 from gateway.fleet.fleet import Fleets
@@ -275,5 +275,5 @@ def _pending(report: BoxReport) -> list[str]:
     """What policies name and the box has not, or has without an answer."""
     return sorted(
         {one.adapter for one in report.plan.wrong}
-        | {one.adapter for one in report.plan.actions if type(one).__name__ in ("Load", "Verify")}
+        | {one.adapter for one in report.plan.actions if isinstance(one, Load | Verify)}
     )

@@ -55,7 +55,7 @@ def sync(
     with 3 where a box or the store could not be reached. Of FAILSOFT_REDIS and FAILSOFT_POLICIES the former counts.
     """
     # Store and fleet are loaded by whoever asks for this command, and by no other of the group.
-    from gateway.cli.policies.terms import failure
+    from gateway.cli.speech import failure
     from gateway.cli.sync_job import Job, Options
 
     try:

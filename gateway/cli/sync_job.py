@@ -7,16 +7,17 @@ import json
 import os
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from gateway.adapters.box_sync import BoxReport, Step
+from gateway.adapters.box_sync import BoxReport
 from gateway.adapters.fleet_sync import FleetSync
 from gateway.adapters.plan import Terms
 from gateway.cli.exit_codes import FOUND_WRONG, UNREACHABLE
-from gateway.cli.policies.terms import say
+from gateway.cli.speech import say
 from gateway.cli.sync_report import SyncScreen, facts
 from gateway.errors import FailsoftError, StoreError
 from gateway.fleet.fleet import default_pool
@@ -33,15 +34,15 @@ TICK_S = 1.0
 """How often --watch looks whether the store has a new version."""
 
 
+@dataclass(frozen=True, slots=True)
 class Options:
     """What was asked for besides which boxes."""
 
-    def __init__(self, dry_run: bool, verify: bool, replace: bool, prune: bool, as_json: bool) -> None:
-        self.dry_run = dry_run
-        self.verify = verify
-        self.replace = replace
-        self.prune = prune
-        self.as_json = as_json
+    dry_run: bool
+    verify: bool
+    replace: bool
+    prune: bool
+    as_json: bool
 
 
 class Job:
@@ -54,6 +55,9 @@ class Job:
         self._fleets: dict[str, FleetSync] = {}
         self._pools: dict[BoxSpec, Pool] = {}
         self._screen = SyncScreen(quiet=options.as_json)
+        self._store = source if isinstance(source, PolicyStore) else None
+        self._compiler = Compiler(os.environ)
+        self._read_last: tuple[CompiledPolicy, Head] | None = None
 
     async def once(self) -> int:
         """Look, do, and say. The exit status. Raises StoreError, PolicyError."""
@@ -91,9 +95,9 @@ class Job:
                 return
             except TimeoutError:
                 pass
-            if isinstance(self._source, PolicyStore):
+            if self._store is not None:
                 try:
-                    if await self._source.head() != head:
+                    if await self._store.head() != head:
                         return
                 except StoreError:
                     continue  # said when it is time to read it
@@ -107,15 +111,16 @@ class Job:
             raise StoreError(
                 f"the store at {self._source.address} holds no policies yet: see `failsoft policies apply`"
             )
-        version = await self._source.load(head.version)
-        return await asyncio.to_thread(Compiler(os.environ).compile, version), head
+        if self._read_last is None or self._read_last[1] != head:
+            version = await self._source.load(head.version)
+            self._read_last = await asyncio.to_thread(self._compiler.compile, version), head
+        return self._read_last
 
     async def _round(self, policy: CompiledPolicy) -> int:
         chosen = self._chosen(policy)
         for fleet in {spec.fleet for spec in chosen}:
             if fleet not in self._fleets:
-                store = self._source if isinstance(self._source, PolicyStore) else None
-                self._fleets[fleet] = FleetSync(fleet, lambda store=store: store, self._told)  # type: ignore[misc]
+                self._fleets[fleet] = FleetSync(fleet, lambda: self._store, self._screen.step)
             self._fleets[fleet].follow(policy)
         reports = [await self._one(spec) for spec in chosen]
         self._screen.end(reports, dry_run=self._options.dry_run)
@@ -151,9 +156,6 @@ class Job:
                 raise typer.BadParameter(f"there is no box {name} ({meant(name, known, noun='box')})", param_hint="BOX")
         return [known[name] for name in self._names] or list(known.values())
 
-    def _told(self, step: Step) -> None:
-        self._screen.step(step)
-
     def _print(self, policy: CompiledPolicy, reports: list[BoxReport]) -> None:
         found: dict[str, Any] = facts(reports, dry_run=self._options.dry_run)
         if policy.version:
@@ -164,5 +166,5 @@ class Job:
     async def _close(self) -> None:
         for pool in self._pools.values():
             await pool.close()
-        if isinstance(self._source, PolicyStore):
-            await self._source.close()
+        if self._store is not None:
+            await self._store.close()

@@ -25,18 +25,19 @@ def sync_lines(boxes: Sequence[dict[str, Any]]) -> Iterator[str]:
         if box["looked_s_ago"] is None:
             parts.append("not looked at yet")
         if box["pending"]:
-            parts.append(f"[yellow]missing or without an answer: {_some(box['pending'])}[/]")
+            parts.append(f"[yellow]missing or without an answer: {escape(some(box['pending']))}[/]")
         parts += [
             f"[red]{escape(one['adapter'])} {escape(one['why'])}[/], tried again in {one['retry_in_s']:.0f} s"
             for one in box["failed"][:_MOST]
         ]
         parts += [f"{escape(one['adapter'])} {escape(one['why'])}" for one in box["waiting"][:_MOST]]
         if box["not_ours"]:
-            parts.append(f"not ours: {_some(box['not_ours'])}")
+            parts.append(f"not ours: {escape(some(box['not_ours']))}")
         if parts:
             yield f"adapters of {escape(box['box'])}: {'; '.join(parts)}"
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
     more = len(names) - _MOST
-    return escape(", ".join(names[:_MOST])) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(names[:_MOST]) + (f" and {more} more" if more > 0 else "")

@@ -10,12 +10,11 @@ from rich.text import Text
 
 from gateway.adapters.box_sync import BoxReport, Step
 from gateway.adapters.plan import WRONG, Action, Held, Kind, Load, Unload, Verify
+from gateway.cli.sync_lines import some
 
 _DONE = {Load: "loaded", Verify: "answers", Unload: "unloaded"}
-_BEGUN = {Load: "loading", Verify: "asking", Unload: "unloading"}
 _FAILED = {Load: "was not loaded", Verify: "does not answer", Unload: "was not unloaded"}
 _CHECK = "`failsoft backend check` finds what is wrong with a folder"
-_MOST = 5
 
 
 class SyncScreen:
@@ -33,7 +32,7 @@ class SyncScreen:
         lines += [_held_line(held) for held in report.plan.held if held.kind is not Kind.NOT_OURS]
         if foreign:
             lines.append(
-                Text(f"leave {_some(foreign)}: not ours, no policy is known to have named them (--prune unloads)")
+                Text(f"leave {some(foreign)}: not ours, no policy is known to have named them (--prune unloads)")
             )
         if report.trouble:
             lines.append(Text(report.trouble, style="red"))
@@ -49,7 +48,7 @@ class SyncScreen:
         adapter, kind = step.action.adapter, type(step.action)
         if step.outcome == "begun":
             if isinstance(step.action, Load) and self._console.is_terminal:
-                self._line(step.box, Text(f"{_BEGUN[kind]} {adapter} …", style="dim"))
+                self._line(step.box, Text(f"loading {adapter} …", style="dim"))
             return
         if step.outcome == "done":
             self._line(step.box, Text(f"{adapter} {_DONE[kind]} ({step.took_s:.2f} s)", style="green"))
@@ -160,8 +159,3 @@ def _held_line(held: Held) -> Text:
     if held.kind in WRONG:
         return Text(f"{held.adapter} {held.text}", style="red")
     return Text(f"keep {held.adapter}: {held.text}", style="yellow")
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _MOST
-    return ", ".join(names[:_MOST]) + (f" and {more} more" if more > 0 else "")

@@ -11,12 +11,12 @@ from fastapi.responses import JSONResponse
 from gateway.control import alias_documents, documents
 from gateway.control.admin_actor import actor_of
 from gateway.control.drills import drills_router
-from gateway.control.names import unknown_name
+from gateway.control.envelope import fresh
+from gateway.control.names import in_force, unknown_customer, unknown_name
 from gateway.control.orders import orders_router
 from gateway.control.scores import scores_router
 from gateway.control.sources import ControlSources
 from gateway.control.usage import add_usage
-from gateway.errors import RequestError
 from gateway.fleet.box import Box
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy
 
@@ -34,16 +34,16 @@ def admin_router(sources: ControlSources) -> APIRouter:
 
     @router.get("/status")
     async def read_status() -> JSONResponse:
-        return _fresh(documents.status(sources))
+        return fresh(documents.status(sources))
 
     @router.get("/customers")
     async def read_customers() -> JSONResponse:
-        return _fresh(documents.customers(sources.policies.current))
+        return fresh(documents.customers(sources.policies.current))
 
     # A name with a slash in it is a name that nobody has, and no path that is not served.
     @router.get("/boxes/{name:path}")
     async def read_box(name: str) -> JSONResponse:
-        return _fresh(documents.box_state(_box(sources, name), sources.fleets, sources.clock()))
+        return fresh(documents.box_state(_box(sources, name), sources.fleets, sources.clock()))
 
     @router.post("/boxes/{name:path}/drain")
     async def drain(name: str, request: Request) -> JSONResponse:
@@ -51,7 +51,7 @@ def admin_router(sources: ControlSources) -> APIRouter:
         box = _box(sources, name)
         changed = not box.duty.drained
         box.drain(actor_of(request))
-        return _fresh({"changed": changed, "box": documents.box_state(box, sources.fleets, sources.clock())})
+        return fresh({"changed": changed, "box": documents.box_state(box, sources.fleets, sources.clock())})
 
     @router.post("/boxes/{name:path}/undrain")
     async def undrain(name: str, request: Request) -> JSONResponse:
@@ -59,7 +59,7 @@ def admin_router(sources: ControlSources) -> APIRouter:
         box = _box(sources, name)
         changed = box.duty.drained
         box.undrain(sources.clock(), actor_of(request))
-        return _fresh({"changed": changed, "box": documents.box_state(box, sources.fleets, sources.clock())})
+        return fresh({"changed": changed, "box": documents.box_state(box, sources.fleets, sources.clock())})
 
     @router.get("/explain")
     async def explain(customer: str, model: str, stream: bool = True, conversation: str = "") -> JSONResponse:
@@ -76,7 +76,7 @@ def admin_router(sources: ControlSources) -> APIRouter:
         shown = None if alias is None else alias_documents.alias_for(alias, conversation)
         orders = [one for one in documents.orders(sources) if one["customer"] in (None, customer)]
         found |= {"model": model, "alias": shown, "orders": orders, "scores": sources.scores.book.of(customer)}
-        return _fresh({"policy_version": policy.version, **found})
+        return fresh({"policy_version": policy.version, **found})
 
     add_usage(router, sources)
 
@@ -92,7 +92,7 @@ def admin_router(sources: ControlSources) -> APIRouter:
                     events = await sources.events.wait(after)
             except TimeoutError:
                 events = ()
-        return _fresh({"newest": sources.events.newest, "events": [event.as_json() for event in events]})
+        return fresh({"newest": sources.events.newest, "events": [event.as_json() for event in events]})
 
     router.include_router(orders_router(sources))
     router.include_router(drills_router(sources))
@@ -108,7 +108,7 @@ def admin_router(sources: ControlSources) -> APIRouter:
         """
         entries, error = await sources.audit.read(since_s=since, limit=limit)
         missing = None if error is None else str(error)
-        return _fresh({"complete": error is None, "missing": missing, "entries": [one.as_json() for one in entries]})
+        return fresh({"complete": error is None, "missing": missing, "entries": [one.as_json() for one in entries]})
 
     return router
 
@@ -122,18 +122,12 @@ def _box(sources: ControlSources, name: str) -> Box:
 
 def _asker(sources: ControlSources, customer: str, model: str) -> tuple[CompiledPolicy, CustomerPolicy]:
     """The customer, if ``model`` is its own. Raises :class:`RequestError`: 404, or 503 before the first policy."""
-    policy = sources.policies.current
-    if policy is None:
-        raise RequestError(503, "No policy version is loaded yet.", type="server_error", code="no_policy")
+    policy = in_force(sources.policies.current)
     found = policy.customers.get(customer)
     if found is None:
-        raise unknown_name("customer", f"There is no customer `{customer}`.", customer, policy.customers, "Customers")
+        raise unknown_customer(customer, policy)
     if model not in found.adapters and model not in found.aliases:
         owner = next((one.name for one in policy.customers.values() if model in one.adapters), None)
         what = f"`{model}` is no model of {customer}'s." if owner is None else f"`{model}` is {owner}'s."
         raise unknown_name("model", what, model, found.adapters | found.aliases.keys(), f"Models of {customer}")
     return policy, found
-
-
-def _fresh(document: documents.Document) -> JSONResponse:
-    return JSONResponse(document, headers={"cache-control": "no-store"})

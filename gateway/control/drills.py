@@ -6,8 +6,8 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 
-from gateway.control import documents
-from gateway.control.names import unknown_name
+from gateway.control.envelope import fresh
+from gateway.control.names import in_force, unknown_customer, unknown_name
 from gateway.control.sources import ControlSources
 from gateway.errors import RequestError
 from gateway.policy.compiled import CustomerPolicy, ProviderStep
@@ -29,8 +29,8 @@ def drills_router(sources: ControlSources) -> APIRouter:
     @router.get("/drills")
     async def read_drills(customer: str | None = None) -> JSONResponse:
         if customer is None:
-            return _fresh(sources.drills.overview())
-        return _fresh({"customer": customer, "proofs": sources.drills.of(_customer(sources, customer).name)})
+            return fresh(sources.drills.overview())
+        return fresh({"customer": customer, "proofs": sources.drills.of(_customer(sources, customer).name)})
 
     @router.post("/drills")
     async def drill(asked: Drill) -> JSONResponse:
@@ -40,17 +40,15 @@ def drills_router(sources: ControlSources) -> APIRouter:
         _something_to_try(customer, asked.provider)
         proofs = await sources.drills.drill(customer, asked.provider)
         ok = all(not one["held_back"] and one["last"]["ok"] for one in proofs)
-        return _fresh({"customer": customer.name, "ok": ok, "proofs": proofs})
+        return fresh({"customer": customer.name, "ok": ok, "proofs": proofs})
 
     return router
 
 
 def _customer(sources: ControlSources, name: str) -> CustomerPolicy:
-    policy = sources.policies.current
-    if policy is None:
-        raise RequestError(503, "No policy version is loaded yet.", type="server_error", code="no_policy")
+    policy = in_force(sources.policies.current)
     if (customer := policy.customers.get(name)) is None:
-        raise unknown_name("customer", f"There is no customer `{name}`.", name, policy.customers, "Customers")
+        raise unknown_customer(name, policy)
     return customer
 
 
@@ -65,7 +63,3 @@ def _something_to_try(customer: CustomerPolicy, provider: str | None) -> None:
     if not steps:
         message = f"{customer.name}'s fallback has no step that could be tried: nothing in it asks anybody.{why}"
         raise RequestError(404, message, param="customer", code="nothing_to_drill")
-
-
-def _fresh(document: documents.Document) -> JSONResponse:
-    return JSONResponse(document, headers={"cache-control": "no-store"})

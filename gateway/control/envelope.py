@@ -1,6 +1,8 @@
-"""OpenAI's error envelope, as the control plane answers with it."""
+"""The shapes of the control plane's answers: OpenAI's error envelope, and documents that hold now."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from fastapi.responses import JSONResponse
 
@@ -17,3 +19,8 @@ def envelope(
         status,
         headers=dict(headers) if isinstance(headers, dict) else None,
     )
+
+
+def fresh(document: dict[str, Any]) -> JSONResponse:
+    """An answer that holds now, and that nobody in between is to keep."""
+    return JSONResponse(document, headers={"cache-control": "no-store"})

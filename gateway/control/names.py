@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gateway.errors import RequestError
+from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.diagnostics import nearest
 
 MOST_NAMES = 50
@@ -19,3 +20,15 @@ def unknown_name(param: str, what: str, name: str, known: Iterable[str], these: 
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     there = f" {these}: {', '.join(names[:MOST_NAMES])}{more}." if names else f" {these}: none."
     return RequestError(404, f"{what}{hint}{there}", param=param, code=f"{param}_not_found")
+
+
+def unknown_customer(name: str, policy: CompiledPolicy) -> RequestError:
+    """The same of a customer."""
+    return unknown_name("customer", f"There is no customer `{name}`.", name, policy.customers, "Customers")
+
+
+def in_force(policy: CompiledPolicy | None) -> CompiledPolicy:
+    """Raises :class:`RequestError` (503) before the first version."""
+    if policy is None:
+        raise RequestError(503, "No policy version is loaded yet.", type="server_error", code="no_policy")
+    return policy

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.control import documents
 from gateway.control.admin_actor import actor_of, one_line
-from gateway.control.names import unknown_name
+from gateway.control.envelope import fresh
+from gateway.control.names import in_force, unknown_customer
 from gateway.control.sources import ControlSources
 from gateway.errors import RequestError
 from gateway.observe.actor import Actor
@@ -42,7 +43,7 @@ def orders_router(sources: ControlSources) -> APIRouter:
 
     @router.get("/orders")
     async def read_orders() -> JSONResponse:
-        return _fresh({"orders": documents.orders(sources)})
+        return fresh({"orders": documents.orders(sources)})
 
     @router.post("/degrade")
     async def degrade(asked: Degrade, request: Request) -> JSONResponse:
@@ -56,14 +57,14 @@ def orders_router(sources: ControlSources) -> APIRouter:
         if not actor.user:
             actor = Actor(actor.by, one_line(asked.by))
         order, shared = await sources.orders.degrade(target, for_s, reason=one_line(asked.reason), actor=actor)
-        return _fresh({"order": documents.order(order, for_s), "shared": shared})
+        return fresh({"order": documents.order(order, for_s), "shared": shared})
 
     @router.post("/restore")
     async def restore(asked: Target, request: Request) -> JSONResponse:
         """The order for a customer ends; ``all``: every order. What is still in force is in ``orders``."""
         target = _target(sources, asked, also_gone=True)
         ended, shared = await sources.orders.restore(target, actor_of(request))
-        return _fresh(
+        return fresh(
             {
                 "changed": bool(ended),
                 "ended": [documents.order(order, 0.0) for order in ended],
@@ -81,17 +82,10 @@ def _target(sources: ControlSources, asked: Target, *, also_gone: bool = False) 
         raise RequestError(400, "Name a customer, or all.", param="customer", code="no_target")
     if asked.customer is None:
         return ALL
-    policy = sources.policies.current
-    if policy is None:
-        raise RequestError(503, "No policy version is loaded yet.", type="server_error", code="no_policy")
+    policy = in_force(sources.policies.current)
     known = set(policy.customers)
     if also_gone:
         known |= {one.order.target for one in sources.orders.standing()} - {ALL}
     if asked.customer not in known:
-        what = f"There is no customer `{asked.customer}`."
-        raise unknown_name("customer", what, asked.customer, policy.customers, "Customers")
+        raise unknown_customer(asked.customer, policy)
     return asked.customer
-
-
-def _fresh(document: documents.Document) -> JSONResponse:
-    return JSONResponse(document, headers={"cache-control": "no-store"})

@@ -9,10 +9,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.clock import wall_s
-from gateway.control.names import unknown_name
+from gateway.control.envelope import fresh
+from gateway.control.names import in_force, unknown_customer
 from gateway.control.sources import ControlSources
 from gateway.errors import RequestError, StoreError
-from gateway.policy.compiled import CompiledPolicy
 from gateway.scores.score import Score
 
 MOST_AT_ONCE = 20_000
@@ -49,36 +49,25 @@ def scores_router(sources: ControlSources) -> APIRouter:
     @router.get("/scores")
     async def read_scores(customer: str | None = None) -> JSONResponse:
         """Of all customers that were scored, those that lose most by their fallback first; or of one."""
-        policy = _policy(sources)
+        policy = in_force(sources.policies.current)
         if customer is not None and customer not in policy.customers:
-            raise _unknown(customer, policy)
+            raise unknown_customer(customer, policy)
         names = policy.customers if customer is None else [customer]
         rows = sources.scores.book.worst(names, len(policy.customers))
-        return JSONResponse({"scores": rows}, headers={"cache-control": "no-store"})
+        return fresh({"scores": rows})
 
     @router.post("/scores")
     async def publish(published: Publication) -> JSONResponse:
         """Take scores in for all gateways on the store, in the place of earlier ones."""
-        policy = _policy(sources)
+        policy = in_force(sources.policies.current)
         for one in published.scores:
             if one.customer not in policy.customers:
-                raise _unknown(one.customer, policy)
+                raise unknown_customer(one.customer, policy)
         at = round(wall_s(), 3)
         try:
             await sources.scores.publish([Score(at=at, **one.model_dump()) for one in published.scores])
         except StoreError as error:
             raise RequestError(503, f"The scores are not kept: {error}.", type="server_error") from None
-        return JSONResponse({"taken": len(published.scores)}, headers={"cache-control": "no-store"})
+        return fresh({"taken": len(published.scores)})
 
     return router
-
-
-def _policy(sources: ControlSources) -> CompiledPolicy:
-    policy = sources.policies.current
-    if policy is None:
-        raise RequestError(503, "No policy version is loaded yet.", type="server_error", code="no_policy")
-    return policy
-
-
-def _unknown(customer: str, policy: CompiledPolicy) -> RequestError:
-    return unknown_name("customer", f"There is no customer `{customer}`.", customer, policy.customers, "Customers")

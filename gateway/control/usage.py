@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from gateway.clock import today_utc
+from gateway.control.envelope import fresh
 from gateway.control.sources import ControlSources
 from gateway.errors import RequestError, StoreError
 
@@ -35,4 +36,4 @@ def add_usage(router: APIRouter, sources: ControlSources) -> None:
         except StoreError as error:
             raise RequestError(503, f"{error}", type="server_error", code="store_unreachable") from error
         document = {"since": first.isoformat(), "until": last.isoformat(), "usage": rows}
-        return JSONResponse(document, headers={"cache-control": "no-store"})
+        return fresh(document)

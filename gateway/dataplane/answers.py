@@ -86,11 +86,11 @@ def defect_body() -> bytes:
 
 def static_body(request: Request, text: str, *, created: int, wording: Wording | None = None) -> bytes:
     """A `static` answer, streamed or plain as it was asked for; ``wording``: in another API's words than chat's."""
-    answer = static_stream if request.stream else static_plain
+    answer = _static_stream if request.stream else _static_plain
     return answer(request, text, created=created, wording=wording)
 
 
-def static_plain(request: Request, text: str, *, created: int, wording: Wording | None = None) -> bytes:
+def _static_plain(request: Request, text: str, *, created: int, wording: Wording | None = None) -> bytes:
     """The body of a plain `static` answer; ``wording``: in another API's words than chat's."""
     choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "logprobs": None}
     if request.endpoint != "completions":
@@ -102,7 +102,7 @@ def static_plain(request: Request, text: str, *, created: int, wording: Wording 
     return body if wording is None else wording.body(body)
 
 
-def static_stream(request: Request, text: str, *, created: int, wording: Wording | None = None) -> bytes:
+def _static_stream(request: Request, text: str, *, created: int, wording: Wording | None = None) -> bytes:
     """All events of a streamed `static` answer: one with role and text, one finish, usage if asked for, `[DONE]`.
 
     ``wording``: in another API's words than chat's.

@@ -129,7 +129,10 @@ class Asker:
         self, request: Request, attempt: Attempt, step: ProviderStep, clock: Clock
     ) -> Coroutine[Any, Any, Answer]:
         call = self._providers.call(step, request_id=f"{request.id}-{attempt.number}")
-        body = msgspec.json.encode(translate(step, request.endpoint, request.fields))
+        asked_for = request.as_chat
+        if isinstance(asked_for, str):
+            raise TypeError(f"a step that does not suit: {asked_for}")
+        body = msgspec.json.encode(translate(step, *asked_for))
         model = step.upstream_model
         shape = AnswerShape(
             request.endpoint,

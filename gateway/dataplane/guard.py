@@ -34,12 +34,9 @@ class Guard(Protocol):
     def model(self) -> str | None:
         """Who says that it answers."""
 
-    usage: Any
-    """What it took, as the stream says it; None while it does not."""
-
     @property
-    def finished(self) -> bool:
-        """Whether (a choice of) it has come to its end."""
+    def usage(self) -> Any:
+        """What it took, as the stream says it; None while it does not."""
 
     def feed(self, data: bytes) -> bytes:
         """The bytes that may leave now that ``data`` has come."""

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.dataplane.named_events import NamedEventGuard
-from gateway.dataplane.stream_guard import error_frame
+from gateway.dataplane.stream_guard import decoded, error_frame
 from gateway.errors import Aborted, ProtocolError
 
 
@@ -54,19 +54,8 @@ class MessagesGuard(NamedEventGuard):
 
     _stopped = False
 
-    @property
-    def finished(self) -> bool:
-        """Whether it has said why it ended."""
-        return self._stopped
-
     def _check(self, payload: bytes) -> bool | None:
-        try:
-            # What the struct skips over is not looked at as text, and a client that reads it as such would fail.
-            if not payload.isascii():
-                payload.decode()
-            event = _event(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ProtocolError(f"an event that is none: {error}") from error
+        event = decoded(_event, payload, "an event that is none")
         if event.error is not None or event.type == "error":
             raise error_frame(payload)
         match event.type:
@@ -103,12 +92,7 @@ class MessagesGuard(NamedEventGuard):
 
 def check_message(body: bytes) -> tuple[str | None, Any]:
     """The model that a plain answer names, and its usage. Raises what a body that is no whole answer stands for."""
-    try:
-        if not body.isascii():
-            body.decode()
-        answer = _answer(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"a 200 whose body is no message: {error}") from error
+    answer = decoded(_answer, body, "a 200 whose body is no message")
     if answer.error is not None:
         raise error_frame(body)
     if answer.type != "message" or answer.content is None:

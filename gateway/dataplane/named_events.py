@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from gateway.dataplane.sse import FRAME_LIMIT, EventSplitter, parse_event
+from gateway.dataplane.sse import EventSplitter, parse_event
 from gateway.dataplane.stream_guard import HOLD_LIMIT, error_frame
 from gateway.errors import ConnectionLost, TooLarge, UpstreamError
 
@@ -17,8 +17,8 @@ from gateway.errors import ConnectionLost, TooLarge, UpstreamError
 class NamedEventGuard(ABC):
     """One stream's checks, as a :class:`gateway.dataplane.guard.Guard`. What an event means is the subclasses'."""
 
-    def __init__(self, *, frame_limit: int = FRAME_LIMIT) -> None:
-        self._splitter = EventSplitter(frame_limit)
+    def __init__(self) -> None:
+        self._splitter = EventSplitter()
         self._held: list[bytes] = []
         self._held_bytes = 0
         self.committed = False
@@ -32,11 +32,6 @@ class NamedEventGuard(ABC):
     def sent(self) -> int:
         """Each event leaves as it came, in its turn."""
         return self.events
-
-    @property
-    def finished(self) -> bool:
-        """Whether the last event has come."""
-        return self.complete
 
     def feed(self, data: bytes) -> bytes:
         """The bytes that may leave now that ``data`` has come: whole events, ``b""`` while nothing may."""

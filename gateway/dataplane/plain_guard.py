@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.dataplane.stream_guard import error_of
+from gateway.dataplane.stream_guard import decoded, error_of
 from gateway.errors import Aborted, ErrorFrame, ProtocolError
 
 
@@ -31,13 +31,7 @@ def check_plain(body: bytes) -> tuple[str | None, Any]:
 
     Raises what a body that is no whole answer stands for.
     """
-    try:
-        # What the struct skips over is not looked at as text, and a client that reads it as such would fail.
-        if not body.isascii():
-            body.decode()
-        answer = _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"a 200 whose body is no answer: {error}") from error
+    answer = decoded(_decode, body, "a 200 whose body is no answer")
     if answer.error is not None:
         message, status = error_of(body)
         raise ErrorFrame(message, status=status)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,8 @@ import msgspec
 
 from gateway.dataplane.renaming import with_model
 from gateway.errors import RequestError
-from gateway.upstream.provider_request import Endpoint
+from gateway.upstream.chat_wire import NoTwin
+from gateway.upstream.provider_request import Endpoint, in_chat
 
 PATHS: dict[Endpoint, str] = {
     "chat": "/v1/chat/completions",
@@ -164,6 +165,14 @@ class Request:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RequestError(400, f"The request body is not valid JSON: {error}") from error
         return fields
+
+    @cached_property
+    def as_chat(self) -> tuple[Endpoint, Mapping[str, Any]] | str:
+        """What providers are asked, once for all of them; or what chat has no word for. Raises as :attr:`fields`."""
+        try:
+            return in_chat(self.endpoint, self.fields)
+        except NoTwin as error:
+            return str(error)
 
     @property
     def asks_for_structure(self) -> bool:

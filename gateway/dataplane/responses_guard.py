@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.dataplane.named_events import NamedEventGuard
-from gateway.dataplane.stream_guard import error_frame
+from gateway.dataplane.stream_guard import decoded, error_frame
 from gateway.errors import Aborted, ErrorFrame, ProtocolError
 
 _LAST = frozenset({"response.completed", "response.incomplete"})
@@ -48,13 +48,7 @@ class ResponsesGuard(NamedEventGuard):
     """The checks of a stream of `/v1/responses`. Its last event has the whole answer."""
 
     def _check(self, payload: bytes) -> bool:
-        try:
-            # What the struct skips over is not looked at as text, and a client that reads it as such would fail.
-            if not payload.isascii():
-                payload.decode()
-            event = _event(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ProtocolError(f"an event that is none: {error}") from error
+        event = decoded(_event, payload, "an event that is none")
         if event.error is not None or event.type == "error":
             raise error_frame(payload)
         if not event.type.startswith("response."):
@@ -77,12 +71,7 @@ class ResponsesGuard(NamedEventGuard):
 
 def check_response(body: bytes) -> tuple[str | None, Any]:
     """The model that a plain answer names, and its usage. Raises what a body that is no whole answer stands for."""
-    try:
-        if not body.isascii():
-            body.decode()
-        answer = _answer(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"a 200 whose body is no response: {error}") from error
+    answer = decoded(_answer, body, "a 200 whose body is no response")
     if answer.object != "response":
         if answer.error is not None:
             raise error_frame(body)

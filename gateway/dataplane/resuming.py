@@ -41,7 +41,7 @@ class Resumer:
     async def go_on(self, customer: CustomerPolicy, request: Request, broken: Answer, clock: Clock) -> Answer | str:
         """The rest of ``broken``, a stream that is kept in mind, from another box; or why there is none."""
         said = broken.said
-        if said is None or broken.guard is None:
+        if said is None or not isinstance(broken.guard, StreamGuard):
             raise TypeError("nobody has kept what it said")
         if broken.guard.finished:
             return "it had come to its end"

@@ -27,6 +27,7 @@ from gateway.dataplane.relay import Send, read_end, relay_stream, send_whole, st
 from gateway.dataplane.request import RESUMABLE, Request
 from gateway.dataplane.resuming import Resumer
 from gateway.dataplane.retry_budget import RACES_PER_SECOND, REQUESTS_PER_RACE, RetryBudget
+from gateway.dataplane.stream_guard import StreamGuard
 from gateway.dataplane.verdict import is_clients_mistake
 from gateway.errors import NotAdmitted, Reason, UpstreamError, UpstreamTimeout
 from gateway.fleet.box import Box
@@ -104,9 +105,7 @@ class Service:
             stream=request.stream,
             now=began,
             take_retry=self._take_retry,
-            unsuited=lambda step: (
-                unsuited(step, request.endpoint, request.fields) or self._books.why_not(customer, step, clock())
-            ),
+            unsuited=lambda step: _unsuited(request, step) or self._books.why_not(customer, step, clock()),
             static_suits=lambda step: step.even_for_tools or not request.asks_for_structure,
             providers=self._asker.hosted,
             other_version=self._other_versions(customer, request) if request.others else None,
@@ -289,7 +288,7 @@ class Service:
                     answer.permit.failed(error, clock())
                 return
             self._record.whole(customer, answer)
-            if answer.splice is not None and answer.guard is not None:
+            if answer.splice is not None and isinstance(answer.guard, StreamGuard):
                 answer.guard.usage = answer.splice.usage
             if answer.permit is not None:
                 answer.permit.released()
@@ -319,6 +318,11 @@ class Service:
             await send({"type": "http.response.body", "body": body})
         else:
             await send_whole(send, 200, headers, JSON, body)
+
+
+def _unsuited(request: Request, step: ProviderStep) -> str | None:
+    asked_for = request.as_chat
+    return asked_for if isinstance(asked_for, str) else unsuited(step, *asked_for)
 
 
 def _plan(

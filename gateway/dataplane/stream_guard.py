@@ -10,7 +10,7 @@ about 1 µs, less than a scan of the bytes in Python that could be trusted on ke
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ HOLD_LIMIT = 4 * FRAME_LIMIT
 """Bytes of events held back before the commit."""
 
 DONE = b"data: [DONE]\n\n"
+
+Decoded = TypeVar("Decoded")
 
 Reshape = Callable[[bytes], bytes | None]
 """Makes one event's JSON what the client should see; None where nothing of it is left."""
@@ -276,6 +278,20 @@ def error_frame(payload: bytes) -> ErrorFrame:
     """The failure that an error object in a stream, or as the body of a 200, stands for."""
     message, status = error_of(payload)
     return ErrorFrame(message, status=status, body=payload)
+
+
+def decoded(decode: Callable[[bytes], Decoded], payload: bytes, what: str) -> Decoded:
+    """``payload`` by a decoder whose struct names only what matters. ``what`` it is otherwise: a ProtocolError's words.
+
+    A stream's own checks have the same written out, as they run for every event of a chat.
+    """
+    try:
+        # What the struct skips over is not looked at as text, and a client that reads it as such would fail.
+        if not payload.isascii():
+            payload.decode()
+        return decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"{what}: {error}") from error
 
 
 def error_of(payload: bytes) -> tuple[str, int | None]:

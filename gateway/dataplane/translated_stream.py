@@ -62,15 +62,6 @@ class TranslatedGuard:
         """In chat's words."""
         return self._guard.usage
 
-    @usage.setter
-    def usage(self, usage: Any) -> None:
-        self._guard.usage = usage
-
-    @property
-    def finished(self) -> bool:
-        """As of the chat."""
-        return self._guard.finished
-
     def feed(self, data: bytes) -> bytes:
         """The bytes that may leave now that ``data`` has come."""
         return self._worded(self._guard.feed(data))

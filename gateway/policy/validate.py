@@ -6,7 +6,7 @@ A folder holds ``fleet.yaml``, ``defaults.yaml`` (may be left out) and ``custome
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -151,8 +151,7 @@ class _Folder:
     def _report(self, path: Path, message: str, hint: str = "", severity: Severity = "error") -> None:
         self._diagnostics.append(Diagnostic(str(path), 0, 0, "", message, hint, severity))
 
-    def _missing(self, present: Iterable[Path]) -> None:
-        paths = list(present)
+    def _missing(self, paths: Sequence[Path]) -> None:
         if not self._folder.is_dir():
             what = "is not a folder" if self._folder.exists() else "does not exist"
             self._report(self._folder, what, f"create it with {FLEET} and {CUSTOMERS}/NAME.yaml in it")

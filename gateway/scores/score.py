@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, Final, Literal
 
@@ -57,13 +58,16 @@ class ScoreBook:
     def worst(self, customers: Iterable[str], most: int) -> list[dict[str, Any]]:
         """The ``most`` of ``customers`` that lose most by their fallback, with what they lose, in points; those where
         one path was never scored come last."""
-        rows = [{"customer": name, **found} for name in customers if (found := self.of(name)) is not None]
-        for row in rows:
-            both = row["own"] is not None and row["degraded"] is not None
-            row["lost_points"] = round(100 * (row["own"]["right"] - row["degraded"]["right"]), 2) if both else None
-        unknown = float("-inf")
-        rows.sort(key=lambda row: (-(unknown if row["lost_points"] is None else row["lost_points"]), row["customer"]))
-        return rows[:most]
+        lost = {name: self._lost(name) for name in customers if name in self._by_customer}
+        # Who is not known by both is behind all others.
+        ranked = sorted(lost.items(), key=lambda one: (math.inf if one[1] is None else -one[1], one[0]))
+        return [{"customer": name, **(self.of(name) or {}), "lost_points": points} for name, points in ranked[:most]]
+
+    def _lost(self, customer: str) -> float | None:
+        """In percentage points, where both are known."""
+        found = self._by_customer[customer]
+        own, degraded = found.get("own"), found.get("degraded")
+        return None if own is None or degraded is None else round(100 * (own.right - degraded.right), 2)
 
     def all(self) -> list[Score]:
         """Every one."""

@@ -79,7 +79,7 @@ def unsuited(step: ProviderStep, endpoint: Endpoint, fields: Mapping[str, Any]) 
     - what chat has no word for, of a request in another API's shape; embeddings
     """
     try:
-        endpoint, fields = _in_chat(endpoint, fields)
+        endpoint, fields = in_chat(endpoint, fields)
     except NoTwin as error:
         return str(error)
     why = _unsuited_completion(fields) if endpoint == "completions" else _unsuited_chat(fields)
@@ -147,7 +147,7 @@ def translate(step: ProviderStep, endpoint: Endpoint, fields: Mapping[str, Any])
     ``temperature`` is made good there), and its ``system_prompt`` goes before all other messages. Only a request that
     is not :func:`unsuited` may be given.
     """
-    endpoint, fields = _in_chat(endpoint, fields)
+    endpoint, fields = in_chat(endpoint, fields)
     carried = _COMPLETION_FIELDS if endpoint == "completions" else CHAT_FIELDS
     body = {name: value for name, value in fields.items() if name in carried and value is not None}
     if endpoint == "completions":
@@ -168,7 +168,7 @@ def translate(step: ProviderStep, endpoint: Endpoint, fields: Mapping[str, Any])
     return body
 
 
-def _in_chat(endpoint: Endpoint, fields: Mapping[str, Any]) -> tuple[Endpoint, Mapping[str, Any]]:
+def in_chat(endpoint: Endpoint, fields: Mapping[str, Any]) -> tuple[Endpoint, Mapping[str, Any]]:
     """The request as one of the two that are translated here. Raises :class:`NoTwin`."""
     match endpoint:
         case "responses":

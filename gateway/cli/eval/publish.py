@@ -7,7 +7,8 @@ from typing import Any
 from backend.evalgate.result import Result
 from gateway.cli.admin_client import DEFAULT_URL, AdminClient, Url
 from gateway.cli.eval.report import RunFolderArgument, of_folder, read_run
-from gateway.cli.eval.terms import EnumCase, EnumCaseOption, say
+from gateway.cli.eval.terms import EnumCase, EnumCaseOption
+from gateway.cli.speech import say
 
 
 def publish(folder: RunFolderArgument, enum_case: EnumCaseOption = EnumCase.MATCH, url: Url = DEFAULT_URL) -> None:

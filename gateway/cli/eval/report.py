@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,11 +23,11 @@ from gateway.cli.eval.terms import (
     JsonOption,
     JudgeOption,
     JunitOption,
-    failure,
     gate_of,
     print_json,
 )
 from gateway.cli.exit_codes import FOUND_WRONG, MISUSE, UNREACHABLE
+from gateway.cli.speech import failure
 
 RunFolderArgument = Annotated[
     Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="The folder of `failsoft eval run --out`.")
@@ -82,8 +83,6 @@ def of_folder(
 
 def publish_files(folder: Path, found: Result, *, junit_file: Path | None, html: Path | None) -> None:
     """Write everything down, in the folder and where it was asked for. Raises typer.Exit (2)."""
-    import json
-
     texts = {folder / "result.json": json.dumps(found.as_json(), indent=2)}
     texts |= dict.fromkeys(filter(None, (folder / "report.html", html)), page(found))
     texts |= dict.fromkeys(filter(None, (folder / "junit.xml", junit_file)), junit(found))

@@ -39,12 +39,11 @@ from gateway.cli.eval.terms import (
     JunitOption,
     Sets,
     cases_of,
-    failure,
     gate_of,
-    say,
     set_files,
 )
 from gateway.cli.exit_codes import MISUSE, UNREACHABLE
+from gateway.cli.speech import failure, say
 from gateway.clock import wall_s
 
 _ENDPOINT = (

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from backend.evalgate.case import BadSet, Case, SetFile, read_sets
 from backend.evalgate.gate import POINTS, Gate, Judges
 from gateway.cli.exit_codes import MISUSE
+from gateway.cli.speech import say
 
 INTERRUPTED = 130
 """What a shell says of a program that Ctrl-C ended."""
@@ -95,18 +94,6 @@ def gate_of(text: str | None, judges: Judges, *, degraded: bool = False) -> Gate
     if not 0 <= points <= 100:
         raise typer.BadParameter("a number from 0 to 100, or `off`", param_hint="--gate")
     return Gate(points, judges)
-
-
-def say(message: str, *, style: str = "") -> None:
-    """One line to people, on stderr."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
-    console.print(Text(message, style=style))
-
-
-def failure(message: str, code: int) -> typer.Exit:
-    """Say what went wrong, for the caller to raise."""
-    say(f"failsoft: {message}", style="red")
-    return typer.Exit(code)
 
 
 def print_json(facts: Any) -> None:

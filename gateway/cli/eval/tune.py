@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -27,7 +27,6 @@ from backend.evalgate.run import Lost, Run
 from backend.evalgate.said import Said
 from backend.evalgate.sampling import Sampling
 from backend.evalgate.verdict import judge
-from gateway.cli.eval.provider_path import hosted_step, provider_path
 from gateway.cli.eval.screen import progress
 from gateway.cli.eval.terms import (
     INTERRUPTED,
@@ -36,17 +35,16 @@ from gateway.cli.eval.terms import (
     JsonOption,
     Sets,
     cases_of,
-    failure,
     print_json,
-    say,
     set_files,
 )
 from gateway.cli.exit_codes import FOUND_WRONG, MISUSE, UNREACHABLE
+from gateway.cli.speech import failure, say
 from gateway.clock import wall_s
 from gateway.errors import PolicyError
-from gateway.policy.compile import compile_policy
-from gateway.policy.compiled import CompiledPolicy, CustomerPolicy, ProviderStep
-from gateway.policy.validate import read_folder
+
+if TYPE_CHECKING:
+    from gateway.policy.compiled import CompiledPolicy, CustomerPolicy, ProviderStep
 
 OWN: Final = "policy"
 """The name of the prompt that the policy has now."""
@@ -88,6 +86,10 @@ def tune(
     """
     files = set_files(sets)
     cases = cases_of(files)
+    # What asks providers is loaded here, and not by every other command of the group.
+    from gateway.policy.compile import compile_policy
+    from gateway.policy.validate import read_folder
+
     try:
         sampling = Sampling(samples, temperature, max_tokens, seed)
         policy = compile_policy(read_folder(policies), version=0, store_id="", created_s=0, env=os.environ)
@@ -148,6 +150,8 @@ def _steps(
     policy: CompiledPolicy, of_customers: Mapping[str, list[Case]], provider: str | None
 ) -> tuple[dict[str, ProviderStep], dict[str, str]]:
     """Which step is to be tried for whom, and why nothing is for the others."""
+    from gateway.cli.eval.provider_path import hosted_step
+
     steps: dict[str, ProviderStep] = {}
     left_out: dict[str, str] = {}
     for name in of_customers:
@@ -201,6 +205,8 @@ class _Asking:
 
     async def through(self, folder: RunFolder, concurrency: int, timeout_s: float, *, quiet: bool) -> None:
         """Ask what has no answer yet. Raises Lost."""
+        from gateway.cli.eval.provider_path import provider_path
+
         answers = folder.answers()
         wanted = list(keys(self._tried(), in_turns(self._cases), self._sampling.samples))
         left = [key for key in wanted if key not in answers]

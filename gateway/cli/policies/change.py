@@ -24,14 +24,12 @@ from gateway.cli.policies.terms import (
     author,
     diagnostics_of,
     extent,
-    failure,
     head_facts,
     print_json,
     read,
-    said_on,
-    say,
     show_diagnostics,
 )
+from gateway.cli.speech import failure, said_on, say
 from gateway.errors import PolicyError
 from gateway.policy.diagnostics import Diagnostic
 from gateway.policy.difference import difference

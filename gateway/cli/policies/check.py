@@ -14,7 +14,8 @@ import typer
 
 from gateway.cli.exit_codes import FOUND_WRONG
 from gateway.cli.policies.annotations import annotation, in_github
-from gateway.cli.policies.terms import AsJson, Folder, extent, failure, print_json, read, say, show_diagnostics
+from gateway.cli.policies.terms import AsJson, Folder, extent, print_json, read, show_diagnostics
+from gateway.cli.speech import failure, say
 from gateway.policy.compile import compile_policy
 from gateway.policy.diagnostics import Diagnostic
 from gateway.policy.policy_set import PolicySet

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from gateway.cli.policies.terms import say
+from gateway.cli.speech import say
 from gateway.policy.difference import Change
 from gateway.policy.effect_words import named
 

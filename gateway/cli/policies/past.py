@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.cli.exit_codes import FOUND_WRONG
-from gateway.cli.policies.terms import AsJson, RedisUrl, asking, failure, head_facts, print_json, say, when
+from gateway.cli.policies.terms import AsJson, RedisUrl, asking, head_facts, print_json, when
+from gateway.cli.speech import failure, say
 from gateway.policy.store import Meta, PolicyStore
 from gateway.policy.versions import Head, StoredVersion
 

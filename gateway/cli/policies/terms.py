@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from gateway.cli.exit_codes import FOUND_WRONG, UNREACHABLE
 from gateway.cli.local_user import local_user
 from gateway.cli.policies.annotations import in_github
+from gateway.cli.speech import failure, said_on
 from gateway.errors import PolicyError, StoreError, StoreUnreachable
 from gateway.policy.diagnostics import Diagnostic
 from gateway.policy.policy_set import PolicySet
@@ -115,16 +115,6 @@ def print_json(facts: Any) -> None:
     sys.stdout.write(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
 
 
-def said_on() -> Console:
-    """Where people are spoken to: stderr, so that stdout holds what was asked for and nothing else."""
-    return Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
-
-
-def say(message: str, *, style: str = "") -> None:
-    """One line to people."""
-    said_on().print(Text(message, style=style))
-
-
 def show_diagnostics(diagnostics: Sequence[Diagnostic]) -> None:
     """On stderr, in the form that editors and terminals turn into links."""
     console = said_on()
@@ -146,9 +136,3 @@ def show_diagnostics(diagnostics: Sequence[Diagnostic]) -> None:
     ]
     if counts and counts[0].endswith(("error", "errors")):
         console.print(Text(", ".join(counts), style="red"))
-
-
-def failure(message: str, code: int) -> typer.Exit:
-    """Say what went wrong, for the caller to raise."""
-    say(f"failsoft: {message}", style="red")
-    return typer.Exit(code)

@@ -12,7 +12,8 @@ import typer
 from pydantic import ValidationError
 
 from gateway.cli.exit_codes import FOUND_WRONG
-from gateway.cli.policies.terms import AsJson, failure, print_json, read, say, show_diagnostics
+from gateway.cli.policies.terms import AsJson, print_json, read, show_diagnostics
+from gateway.cli.speech import failure, say
 from gateway.clock import today_utc
 from gateway.policy.crosscheck import by_name, crosscheck
 from gateway.policy.diagnostics import Diagnostic, key_path
