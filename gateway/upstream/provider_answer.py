@@ -36,10 +36,15 @@ class _Turn(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
-    index: int = 0
+    index: int | msgspec.UnsetType = msgspec.UNSET
     delta: _Turn | None = None
     message: _Turn | None = None
-    finish_reason: str | None = None
+    finish_reason: str | msgspec.UnsetType | None = msgspec.UNSET
+
+    def as_due(self) -> bool:
+        """Whether it has an index and a finish that are OpenAI's: some providers leave out what is 0 or null."""
+        finish = self.finish_reason
+        return self.index is not msgspec.UNSET and finish is not msgspec.UNSET and _finish(finish) == finish
 
 
 class _Wire(msgspec.Struct):
@@ -62,9 +67,9 @@ class _Place(Enum):
 
     def keeps(self, choice: _Choice) -> bool:
         """Whether ``choice``, found here, may stay as it is."""
-        role = None if choice.delta is None else choice.delta.role
-        expected = _ROLE if self is _Place.FIRST else None
-        return self is not _Place.AFTER and role == expected and _finish(choice.finish_reason) == choice.finish_reason
+        if self is _Place.AFTER or choice.delta is None or not choice.as_due():
+            return False
+        return choice.delta.role == (_ROLE if self is _Place.FIRST else None)
 
 
 _look = msgspec.json.Decoder(_Wire).decode
@@ -148,7 +153,7 @@ class AnswerShape:
         for choice in wire.choices:
             if choice.message is None:
                 raise ProtocolError("a choice without a message")
-            same = same and choice.message.role == _ROLE and _finish(choice.finish_reason) == choice.finish_reason
+            same = same and choice.message.role == _ROLE and choice.as_due()
         if same and self._endpoint == "chat":
             return data
         answer = _object(data)
@@ -176,7 +181,7 @@ class AnswerShape:
 
     def _place(self, choice: _Choice) -> _Place:
         """Note what a choice's part of one payload says, and where in the choice's life it comes."""
-        index = choice.index
+        index = 0 if choice.index is msgspec.UNSET else choice.index
         if index in self._finished:
             return _Place.AFTER
         place = _Place.LATER

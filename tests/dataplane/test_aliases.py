@@ -225,7 +225,7 @@ async def test_v4_goes_live_and_back_while_agents_ask_and_nobody_notices(
             agents.create_task(agent(name))
         for version, v4 in enumerate((0, 5, 50, 100, 0), 7):
             plane.change(policy(boxes, split(v4), version=version))
-            await eventually(lambda under=version: seen[under].keys() == names)  # type: ignore[misc]
+            await eventually(lambda under=version: seen[under].keys() == names, within_s=60)  # type: ignore[misc]
         stop.set()
 
     assert all(len(models) == 1 for under in seen.values() for models in under.values()), "a conversation sticks"

@@ -59,6 +59,17 @@ def test_one_id_one_time_and_one_model_are_kept_throughout() -> None:
     }
 
 
+@pytest.mark.parametrize("left_out", ["index", "finish_reason", "delta"])
+def test_what_a_provider_leaves_out_of_a_later_choice_is_filled_in(left_out: str) -> None:
+    choice = {"index": 0, "delta": {"content": "b"}, "finish_reason": None}
+    del choice[left_out]
+    if left_out == "delta":
+        choice["finish_reason"] = "stop"
+    later = json.dumps(HEAD | {"choices": [choice]}).encode()
+    out = shaped(chat(), chunk({"role": "assistant", "content": "a"}), later)
+    assert out[1]["choices"] == [{"index": 0, "delta": {}, "finish_reason": None} | choice]
+
+
 def test_the_role_is_said_once() -> None:
     out = shaped(
         chat(),
@@ -254,7 +265,7 @@ def test_whatever_is_repeated_the_client_sees_one_of_each(
     for index in range(3):
         parts = [choice for frame in out for choice in frame["choices"] if choice["index"] == index]
         assert len([part for part in parts if part["finish_reason"]]) <= 1
-        roles = [part["delta"]["role"] for part in parts if "role" in (part.get("delta") or {})]
+        roles = [part["delta"]["role"] for part in parts if (part.get("delta") or {}).get("role")]
         assert roles == ([] if endpoint == "completions" or not parts else ["assistant"])
         given_out[index] = "".join(map(said, parts))
     assert {index: text for index, text in taken.items() if text} == {
