@@ -146,9 +146,9 @@ class DataPlane:
         self._ending = True
         error = ShuttingDown("the gateway is shutting down")
         for call in tuple(self.calls):
-            if call.stream is not None:
-                call.stream.abort(error)
-            elif not call.answered:
+            if call.answered:
+                call.cut(error)
+            else:
                 call.end(error)
 
     async def _end(self, call: Call, why: BaseException, receive: Any, send: Send) -> None:
