@@ -30,6 +30,7 @@ class Call:
     ``answered``: the answer's head is on its way.
     ``endpoint``: what was asked for, once that is known.
     ``stream``: what is being relayed. ``attempts``: how many were made. ``rate_headers``: how its limits stand.
+    ``cross_origin``: what a browser is to know, where pages of other origins may ask.
     ``ticket``: what it was let in by, where its customer has limits. ``ended_by``: why it was ended from outside.
     ``seeks_rest``: its stream broke, and the rest of it is asked for; ``cut_off``: it is not to be, any more.
     """
@@ -40,6 +41,7 @@ class Call:
         "attempts",
         "client_id",
         "clock",
+        "cross_origin",
         "cut_off",
         "ended_by",
         "endpoint",
@@ -73,6 +75,7 @@ class Call:
         self.attempts = 0
         self.answered = False
         self.rate_headers: Headers | None = None
+        self.cross_origin: Headers | None = None
         self.ticket: Ticket | None = None
         self.received: int | None = None
         self.has_body = False
@@ -97,6 +100,8 @@ class Call:
         )
         if self.rate_headers is not None:
             headers += self.rate_headers
+        if self.cross_origin is not None:
+            headers += self.cross_origin
         return headers
 
     def end(self, why: Exception) -> None:
