@@ -120,8 +120,6 @@ class Continuation:
         customer, request, journey = self._customer, self._request, self._journey
         tried = len(journey.tried)
         journey.failed(broken.attempt, error)
-        if isinstance(broken.attempt.step, ProviderStep):
-            self._books.answered(customer, request, broken)  # which costs what it costs
         request.told = said
         try:
             # What was begun as another model's answer, in headers and first event, is not to be the own adapter's.
@@ -134,6 +132,9 @@ class Continuation:
             self._books.withheld(customer, journey.tried[tried:])
         if found is None:
             return "; ".join(["nothing else may be asked", *journey.tried[tried:]])
+        if isinstance(broken.attempt.step, ProviderStep):
+            # What has taken its place is counted by itself, and this one costs what it costs.
+            self._books.answered(customer, request, broken)
         rest = self._fixed(found, said) if isinstance(found, Attempt) else found
         self._record.restarted(customer, broken, rest, error)
         return rest

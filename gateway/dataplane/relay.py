@@ -22,7 +22,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 GoOn = Callable[[Answer, UpstreamError], Awaitable[Answer | None]]
 """The rest of an answer that broke with an error, or None."""
 
-GOES_ON = b": the box was lost\n\n"
+GOES_ON = b": the upstream was lost\n\n"
 
 END_WAIT_S = 0.25
 """Seconds. Behind `[DONE]` nothing is left for a server to do."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from asyncio import Event
 from typing import Any
 
@@ -64,6 +65,12 @@ def one_answer(answer: Recording, text: str) -> Seen:
     assert seen.violations == []
     assert seen.error is None
     return seen
+
+
+def used(plane: Plane) -> dict[tuple[str, str], int]:
+    """Answers that are counted, and paid for, by who gave them and why."""
+    usage = plane.dataplane._books._accounts.usage
+    return {(kind, reason): cell[0] for (_, kind, reason), cell in usage.total.items()}
 
 
 def an_error(answer: Recording) -> dict[str, Any]:
@@ -153,6 +160,7 @@ async def test_a_provider_s_stream_is_asked_for_anew_at_the_next_step(
     answer = await broken.ask(plane, at="provider:first")
     seen = one_answer(answer, "\n\n" + numbered("generic"))
     assert answer.headers["x-failsoft-degraded"] == "backend_down"
+    assert used(plane) == {("provider:first", "backend_down"): 1, ("provider:hosted", "stream_broken"): 1}
     assert seen.events[0]["degraded"]["served_by"] == "provider:first"
     assert seen.degraded == DEGRADED
     await eventually(lambda: plane.idle)
@@ -169,6 +177,7 @@ async def test_what_was_begun_as_another_model_s_answer_does_not_become_the_own_
     answer = await broken.ask(plane, at="provider:first")
     assert answer.headers["x-failsoft-served-by"] == "provider:first"
     an_error(answer)
+    assert used(plane) == {("provider:first", "backend_down"): 1}
 
 
 async def test_the_base_may_be_what_is_asked_anew(
@@ -286,8 +295,29 @@ async def test_a_client_that_leaves_meanwhile_leaves_nothing_behind(
     broken = await breaking(scripted)
     hosted.admin.fault("hang_before_headers")
     plane = await serve([broken.box], provider_step(hosted.url), on_broken_stream="restart")
-    await broken.ask(plane, leave_after=b": the box was lost")
+    await broken.ask(plane, leave_after=b": the upstream was lost")
     await eventually(lambda: plane.idle)
+
+
+@pytest.mark.parametrize("seed", range(24))
+async def test_wherever_it_breaks_the_answer_is_whole_or_ends_with_an_error(
+    serve: ServePlane, scripted: StartScripted, hosted: Simulator, seed: int
+) -> None:
+    chance = random.Random(seed)
+    pieces = [chance.choice([" ", "\n", "\n\n", *(["A", " b"] if chance.random() < 0.5 else [])]) for _ in range(6)]
+    told = pieces[: chance.randrange(1, len(pieces))]
+    go = Event()
+    box = await scripted(STREAM_HEAD, chunked(ROLE, *(event(choice(content=piece)) for piece in told)), go, END)
+    plane = await serve([box], provider_step(hosted.url), on_broken_stream="restart")
+    answer = await Breaking(box, go).ask(plane)
+    text = "".join(told)
+    if text.strip():
+        seen = check_stream(answer, text=text)
+        assert seen.violations == []
+        assert seen.error is not None
+        assert (seen.text, hosted.admin.requests()) == (text, [])
+    else:
+        assert one_answer(answer, text + numbered("generic")).degraded == DEGRADED
 
 
 # Where streams are to be resumed.
