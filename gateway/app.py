@@ -22,6 +22,7 @@ from gateway.control.app import ControlSources, create_control_app
 from gateway.dataplane.accounting import Accounting
 from gateway.dataplane.attempt import Asker
 from gateway.dataplane.collector import collect_rarely
+from gateway.dataplane.cross_origin import ENVIRONMENT as CORS_ORIGINS
 from gateway.dataplane.endpoint import DataPlane
 from gateway.dataplane.interpreter import switch_soon
 from gateway.dataplane.listener import NOTICE_S, QuietServer, quiet_server
@@ -140,6 +141,7 @@ class Gateway:
             forced=self._orders.forced,
             accounts=self._accounts,
             admin_token=settings.admin_token,
+            cors_origins=settings.cors_origins,
         )
 
     def stop(self) -> None:
@@ -249,7 +251,8 @@ class Gateway:
             apps.append(create_control_app(sources))
         if crew is not None:
             apps = [crew.asking(app) for app in apps]
-            crew.start(Terms(settings.workers, settings.drain_s, settings.log_format, settings.env, public, apps[0]))
+            env = {**settings.env, CORS_ORIGINS: " ".join(settings.cors_origins)}
+            crew.start(Terms(settings.workers, settings.drain_s, settings.log_format, env, public, apps[0]))
             return [(server(app), sock) for app, sock in zip(apps[1:], admin, strict=True)]
         apps[0] = _dispatch(self._dataplane, apps[0])
         return [(server(app), sock) for app, sock in zip(apps, (*public, *admin), strict=True)]

@@ -13,7 +13,8 @@ from gateway.observe.log import LogFormat
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What `failsoft serve` was told. ``drain_s``: how long running answers may go on after SIGTERM. ``workers``: the
-    processes that answer clients; with more than one, this one watches over them."""
+    processes that answer clients; with more than one, this one watches over them. ``cors_origins``: whose pages may ask
+    ``/v1``."""
 
     policies: Path | None
     redis_url: str | None
@@ -25,4 +26,5 @@ class Settings:
     workers: int = 1
     drain_s: float = 30.0
     log_format: LogFormat = "human"
+    cors_origins: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))

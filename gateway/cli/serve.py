@@ -38,6 +38,13 @@ def serve(
         int, typer.Option(min=1, help="Processes that answer clients; more than one have a watcher.")
     ] = 1,
     drain: Annotated[float, typer.Option(min=0, help="Seconds that running answers have after SIGTERM.")] = 30.0,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="FAILSOFT_CORS_ORIGINS",
+            help="Let web pages of this origin ask /v1, such as https://chat.example.com; may be repeated [none].",
+        ),
+    ] = None,
     log_format: Annotated[LogFormat, typer.Option(help="Log lines for people or for machines.")] = "human",
 ) -> None:
     """Serve clients on one OpenAI endpoint. The admin API's token is read from FAILSOFT_ADMIN_TOKEN."""
@@ -47,6 +54,7 @@ def serve(
     import uvloop
 
     from gateway.app import Gateway
+    from gateway.dataplane.cross_origin import not_an_origin
     from gateway.policy.redis_address import address_of
     from gateway.settings import Settings
 
@@ -55,6 +63,13 @@ def serve(
             address_of(redis)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--redis") from None
+
+    for origin in cors_origin or ():
+        if not_an_origin(origin):
+            raise typer.BadParameter(
+                f"{origin!r} is no origin: scheme, host and port only, as in https://chat.example.com",
+                param_hint="--cors-origin",
+            )
 
     configure_logging(log_format)
     settings = Settings(
@@ -68,6 +83,7 @@ def serve(
         workers=workers,
         drain_s=drain,
         log_format=log_format,
+        cors_origins=tuple(cors_origin or ()),
     )
 
     async def run() -> None:

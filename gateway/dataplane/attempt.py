@@ -20,7 +20,7 @@ from gateway.dataplane.hired import Hired
 from gateway.dataplane.marks import Mark
 from gateway.dataplane.request import Request
 from gateway.dataplane.said import Said
-from gateway.dataplane.splice import Splice
+from gateway.dataplane.splice import Splice, begun_anew
 from gateway.errors import FailsoftError, InternalFault, NotAdmitted, ProtocolError, UpstreamError, UpstreamTimeout
 from gateway.fleet.box import Box
 from gateway.fleet.hosted import Hosted
@@ -59,7 +59,7 @@ class Answer:
     hired: Hired | None = None
     """The place at a provider that it holds; to be given back when it has ended."""
     splice: Splice | None = None
-    """Of one that goes on with another, which broke off at the boxes ``broke_at``."""
+    """Of one that goes on with another, or takes its place, which broke off at the boxes and providers ``broke_at``."""
     broke_at: frozenset[str] = frozenset()
 
     def drop(self, now: float) -> None:
@@ -192,11 +192,14 @@ async def _stream(question: Question, request: Request, attempt: Attempt) -> Ans
         content_type = exchange.header(b"content-type") or b""
         if not content_type.lower().startswith(b"text/event-stream"):
             raise ProtocolError(f"a stream was asked for, {content_type.decode('latin-1')!r} came")
-        said = None
+        said = splice = None
         guard = question.guard
         if guard is None:
-            said = Said() if request.resumes and attempt.kind == "own" else None
-            guard = guard_of(request, shape, said)
+            if request.told is not None:
+                said, splice = begun_anew(request.told)
+            elif request.restarts or (request.resumes and attempt.kind == "own"):
+                said = Said()
+            guard = guard_of(request, shape, said, splice)
         while True:
             data = await exchange.read()
             first = guard.feed(data) if data else guard.eof()
@@ -217,7 +220,9 @@ async def _stream(question: Question, request: Request, attempt: Attempt) -> Ans
         # From its commit on a stream is bounded by its stall time-out.
         pending.discard(exchange)
     mark = _mark(request, attempt, (guard.model if shape is None else shape.model) or question.model)
-    return Answer(attempt, first if mark is None else mark.splice(first), mark, exchange, guard, said=said)
+    if mark is not None:
+        first = mark.splice(first)
+    return Answer(attempt, first, mark, exchange, guard, said=said, splice=splice)
 
 
 async def _plain(question: Question, request: Request, attempt: Attempt) -> Answer:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from gateway.accounts.account import Ticket
 from gateway.dataplane.attempt import Answer
 from gateway.dataplane.marks import Headers, Mark, answer_headers
+from gateway.errors import UpstreamError
 from gateway.policy.compiled import CompiledPolicy
 from gateway.upstream.provider_request import Endpoint
 
@@ -29,7 +30,9 @@ class Call:
     ``answered``: the answer's head is on its way.
     ``endpoint``: what was asked for, once that is known.
     ``stream``: what is being relayed. ``attempts``: how many were made. ``rate_headers``: how its limits stand.
-    ``ticket``: what it was let in by, where its customer has limits.    ``ended_by``: why it was ended from outside.
+    ``cross_origin``: what a browser is to know, where pages of other origins may ask.
+    ``ticket``: what it was let in by, where its customer has limits. ``ended_by``: why it was ended from outside.
+    ``seeks_rest``: its stream broke, and the rest of it is asked for; ``cut_off``: it is not to be, any more.
     """
 
     __slots__ = (
@@ -38,6 +41,8 @@ class Call:
         "attempts",
         "client_id",
         "clock",
+        "cross_origin",
+        "cut_off",
         "ended_by",
         "endpoint",
         "has_body",
@@ -46,6 +51,7 @@ class Call:
         "policy",
         "rate_headers",
         "received",
+        "seeks_rest",
         "stream",
         "task",
         "ticket",
@@ -69,10 +75,13 @@ class Call:
         self.attempts = 0
         self.answered = False
         self.rate_headers: Headers | None = None
+        self.cross_origin: Headers | None = None
         self.ticket: Ticket | None = None
         self.received: int | None = None
         self.has_body = False
         self.stream: Answer | None = None
+        self.seeks_rest = False
+        self.cut_off = False
         self.endpoint: Endpoint | None = None
         self.ended_by: Exception | None = None
         self._headers: dict[bytes, bytes] = dict(headers)
@@ -91,6 +100,8 @@ class Call:
         )
         if self.rate_headers is not None:
             headers += self.rate_headers
+        if self.cross_origin is not None:
+            headers += self.cross_origin
         return headers
 
     def end(self, why: Exception) -> None:
@@ -98,6 +109,17 @@ class Call:
         if self.ended_by is None:
             self.ended_by = why
             self.task.cancel()
+
+    def cut(self, error: UpstreamError) -> None:
+        """Have the stream that is its answer break with ``error``, as it stands; what is there to its end stays whole.
+
+        One that waits for its rest is told that there is none, by the cancellation of what it waits in.
+        """
+        self.cut_off = True
+        if self.stream is not None:
+            self.stream.abort(error)
+        elif self.seeks_rest:
+            self.end(error)
 
     def over(self, tokens: int = 0) -> None:
         """Its customer may have another one instead: the answer took ``tokens``, or there was none. Idempotent."""

@@ -218,8 +218,8 @@ def _post(name: str, operation: _Operation) -> Schema:
         content["text/event-stream"] = {
             "schema": {
                 **_whole({"data": _STRING}),
-                "description": "One event: JSON, or [DONE]. The first has `degraded` where the answer is; one that has "
-                "`error` says that the answer broke off.",
+                "description": "One event: JSON, or [DONE]. The first has `degraded` where the answer is, or that with "
+                "which another model begins; one that has `error` says that the answer broke off.",
             }
         }
     body = {"type": "object", "required": list(operation.required), "properties": operation.fields}

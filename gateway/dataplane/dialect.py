@@ -24,7 +24,8 @@ from gateway.dataplane.plain_guard import check_plain
 from gateway.dataplane.request import Request
 from gateway.dataplane.responses_guard import ResponsesGuard, check_response
 from gateway.dataplane.said import Said
-from gateway.dataplane.stream_guard import StreamGuard
+from gateway.dataplane.splice import Splice
+from gateway.dataplane.stream_guard import Reshape, StreamGuard
 from gateway.dataplane.translated_stream import TranslatedGuard, Wording
 from gateway.upstream.messages_answer import MessagesAnswer
 from gateway.upstream.provider_answer import AnswerShape
@@ -42,9 +43,13 @@ def wording_of(request: Request) -> Wording | None:
             return None
 
 
-def guard_of(request: Request, shape: AnswerShape | None, said: Said | None) -> Guard:
-    """The checks of a stream that answers ``request``; ``shape``: a provider's."""
+def guard_of(request: Request, shape: AnswerShape | None, said: Said | None, splice: Splice | None = None) -> Guard:
+    """The checks of a stream that answers ``request``; ``shape``: a provider's; ``splice``: it takes the place of one
+    that broke off, and notes itself what is told."""
     guard: Guard
+    if splice is not None:
+        fit = splice.frame if shape is None else _one_after_other(shape.frame, splice.frame)
+        return StreamGuard(1, reshape=fit, strip_usage=not request.include_usage, strict=shape is None)
     if shape is None and request.endpoint == "responses":
         guard = ResponsesGuard()
     elif shape is None and request.endpoint == "messages":
@@ -55,6 +60,14 @@ def guard_of(request: Request, shape: AnswerShape | None, said: Said | None) -> 
         wording = wording_of(request)
         guard = chat if wording is None else TranslatedGuard(chat, wording)
     return guard
+
+
+def _one_after_other(first: Reshape, second: Reshape) -> Reshape:
+    def both(payload: bytes) -> bytes | None:
+        shaped = first(payload)
+        return None if shaped is None else second(shaped)
+
+    return both
 
 
 def checked(request: Request, shape: AnswerShape | None, body: bytes) -> tuple[bytes, str | None, Any]:

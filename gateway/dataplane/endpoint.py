@@ -25,6 +25,7 @@ from gateway.dataplane.attempt import Asker
 from gateway.dataplane.body import BODY_LIMIT, check_length, read_body
 from gateway.dataplane.call import Call, ClientLeft
 from gateway.dataplane.conversation import HEADER as CONVERSATION
+from gateway.dataplane.cross_origin import CrossOrigin
 from gateway.dataplane.deadline import RETRIES, TIMEOUT, deadline_of
 from gateway.dataplane.description import DESCRIPTION, description
 from gateway.dataplane.drill_share import DrillShare
@@ -62,6 +63,7 @@ class DataPlane:
 
     ``forced``: who is degraded by order. ``uniform``: numbers from 0 to 1, by which requests take part in drills.
     ``admin_token``: the gateway's own; who has it may ask for the fallback's answer, as evals do.
+    ``cors_origins``: whose pages may ask.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class DataPlane:
         uniform: Callable[[], float] = random.random,
         accounts: Accounts | None = None,
         admin_token: str | None = None,
+        cors_origins: Sequence[str] = (),
     ) -> None:
         self._policies = policies
         self._record = record
@@ -92,6 +95,7 @@ class DataPlane:
         )
         self._body_limit = body_limit
         self._operator = hashlib.sha256(admin_token.encode()).digest() if admin_token else None
+        self._cross_origin = CrossOrigin(cors_origins) if cors_origins else None
         self._id_prefix = os.urandom(6).hex()
         self._count = 0
         self.admission = self._service.admission
@@ -110,6 +114,8 @@ class DataPlane:
             self._loop = loop = asyncio.get_running_loop()
         call = Call(loop, scope["headers"], f"{self._id_prefix}{self._count:x}", self._policies.current)
         scope[ON_DISCONNECT] = call.client_left
+        if self._cross_origin is not None:
+            call.cross_origin = self._cross_origin.headers(call.header(b"origin"))
         self.calls.add(call)
         if not self._patience.watching:
             self._patience.watch()
@@ -146,9 +152,9 @@ class DataPlane:
         self._ending = True
         error = ShuttingDown("the gateway is shutting down")
         for call in tuple(self.calls):
-            if call.stream is not None:
-                call.stream.abort(error)
-            elif not call.answered:
+            if call.answered:
+                call.cut(error)
+            else:
                 call.end(error)
 
     async def _end(self, call: Call, why: BaseException, receive: Any, send: Send) -> None:
@@ -179,8 +185,12 @@ class DataPlane:
         methods = MODELS_METHODS if endpoint is None else ENDPOINT_METHODS
         if method != "POST" or endpoint is None:
             if method == "OPTIONS":
-                # Without a word of CORS: no page of another origin is to hold a customer's key.
-                await send_options(call, send, methods)
+                # Without a word of CORS, unless told so: a page of another origin is not to hold a customer's key.
+                leave = None
+                if self._cross_origin is not None:
+                    wanted = call.header(b"access-control-request-headers")
+                    leave = self._cross_origin.preflight(call.header(b"origin"), methods, wanted)
+                await send_options(call, send, methods, leave)
                 return
             if endpoint is not None or method not in ("GET", "HEAD"):
                 raise MethodNotAllowed(path, method, methods)

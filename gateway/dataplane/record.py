@@ -137,6 +137,24 @@ class Record:
         if isinstance(error, InternalFault):
             self.defect(error, broken.attempt.served_by)
 
+    def restarted(self, customer: CustomerPolicy, broken: Answer, rest: Answer, error: UpstreamError) -> None:
+        """A stream broke of which next to nothing was told, and another answer takes its place."""
+        attempt = rest.attempt
+        self._metrics.attempts.inc(attempt.served_by, "committed")
+        self._metrics.stream_resumes.inc(customer.name, "restarted" if attempt.reason is None else "degraded")
+        self._events.add(
+            "stream_restarted",
+            customer=customer.name,
+            broke_at=broken.attempt.served_by,
+            served_by=attempt.served_by,
+            error=error.for_watchers,
+        )
+        self._changed(customer, attempt)
+        if broken.attempt.reason is Reason.DRILL:
+            self._failed_drill(customer, broken.attempt, error)
+        if isinstance(error, InternalFault):
+            self.defect(error, broken.attempt.served_by)
+
     def stream_broke(self, customer: CustomerPolicy, answer: Answer, error: UpstreamError, why: str = "") -> None:
         """A stream ended with an error frame. ``why``: it could not go on elsewhere, where it was to."""
         served_by = answer.attempt.served_by

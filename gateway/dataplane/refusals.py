@@ -10,7 +10,7 @@ from gateway.dataplane.answers import enveloped, request_error_body, unavailable
 from gateway.dataplane.body import discard_rest
 from gateway.dataplane.call import Call
 from gateway.dataplane.limits import Limited
-from gateway.dataplane.marks import header_safe
+from gateway.dataplane.marks import Headers, header_safe
 from gateway.dataplane.relay import Send, send_whole
 from gateway.errors import ErrorFrame, RequestError, UpstreamError, UpstreamStatus
 
@@ -59,9 +59,9 @@ def is_envelope(body: bytes) -> bool:
     return isinstance(said, dict) and isinstance(said.get("error"), dict)
 
 
-async def send_options(call: Call, send: Send, methods: str) -> None:
-    """Which methods a path takes."""
-    headers = [*call.headers("none"), (b"allow", methods.encode())]
+async def send_options(call: Call, send: Send, methods: str, leave: Headers | None) -> None:
+    """Which methods a path takes. ``leave``: and what a page of another origin may do."""
+    headers = [*call.headers("none"), (b"allow", methods.encode()), *(leave or ())]
     await send({"type": "http.response.start", "status": 204, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
 

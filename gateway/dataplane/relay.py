@@ -22,7 +22,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 GoOn = Callable[[Answer, UpstreamError], Awaitable[Answer | None]]
 """The rest of an answer that broke with an error, or None."""
 
-GOES_ON = b": the box was lost\n\n"
+GOES_ON = b": the upstream was lost\n\n"
 
 END_WAIT_S = 0.25
 """Seconds. Behind `[DONE]` nothing is left for a server to do."""
@@ -86,9 +86,11 @@ async def _relay(
     events move it on: keep-alive comments are no sign that the engine still works.
     """
     exchange, guard, permit = answer.exchange, answer.guard, answer.permit
-    if exchange is None or guard is None:
-        raise TypeError("not a streamed answer")
     out = answer.body
+    if exchange is None:
+        return None, out  # fixed text, all of it
+    if guard is None:
+        raise TypeError("not a streamed answer")
     events = 0
     while guard.error is None and not guard.complete:
         if out:

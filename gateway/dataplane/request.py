@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway.dataplane.renaming import with_model
+from gateway.dataplane.said import Said
 from gateway.errors import RequestError
 from gateway.upstream.chat_wire import NoTwin
 from gateway.upstream.provider_request import Endpoint, in_chat
@@ -108,6 +109,10 @@ class Request:
     """Whether the client asks for the same once more, as its SDK does by itself."""
     resumes: bool = False
     """Whether another box is to go on with a stream that breaks."""
+    restarts: bool = False
+    """Whether a stream that breaks is to be asked for anew, while next to nothing of it was told."""
+    told: Said | None = None
+    """What its client has of a stream that broke off, while that is asked for anew."""
     fallback_only: bool = False
     """An eval asks for what the fallback says, and for nothing else."""
 

@@ -13,8 +13,8 @@ from gateway.clock import Clock
 from gateway.dataplane.attempt import ERROR_LIMIT, Answer, Question, asked, request_id
 from gateway.dataplane.candidate import Attempt
 from gateway.dataplane.request import Request
-from gateway.dataplane.resumption import Refused, limited, resumption
-from gateway.dataplane.said import Said
+from gateway.dataplane.resumption import Resumption, limited
+from gateway.dataplane.said import Said, Spoken
 from gateway.dataplane.splice import Splice
 from gateway.dataplane.stream_guard import StreamGuard
 from gateway.errors import ProtocolError, UpstreamError
@@ -24,9 +24,6 @@ from gateway.fleet.obstacle import Obstacle
 from gateway.fleet.request_head import request_head
 from gateway.policy.compiled import CustomerPolicy
 from gateway.upstream.exchange import Exchange
-
-MAX_BREAKS: Final = 2
-"""Of one answer. One that breaks at every box may be what breaks them (design: a request meets at most two)."""
 
 COUNT_S: Final = 0.5
 """What the box may take to count the tokens of what was said."""
@@ -38,19 +35,18 @@ class Resumer:
     def __init__(self, fleets: Fleets) -> None:
         self._fleets = fleets
 
-    async def go_on(self, customer: CustomerPolicy, request: Request, broken: Answer, clock: Clock) -> Answer | str:
-        """The rest of ``broken``, a stream that is kept in mind, from another box; or why there is none."""
-        said = broken.said
-        if said is None or not isinstance(broken.guard, StreamGuard):
-            raise TypeError("nobody has kept what it said")
-        if broken.guard.finished:
-            return "it had come to its end"
-        if len(broken.broke_at) >= MAX_BREAKS:
-            return f"it broke {len(broken.broke_at) + 1} times"
-        spoken = said.spoken()
-        found = resumption(request.endpoint, request.fields_with_usage, request.choices, spoken)
-        if isinstance(found, Refused):
-            return found.why
+    async def go_on(
+        self,
+        customer: CustomerPolicy,
+        request: Request,
+        broken: Answer,
+        said: Said,
+        spoken: Spoken,
+        found: Resumption,
+        clock: Clock,
+    ) -> Answer | str:
+        """The rest of ``broken``, asked for as ``found``, from another box; or why there is none. ``said``: what it has
+        told, put together in ``spoken``."""
         adapter = broken.attempt.adapter or request.adapter
         why = "no other box may be asked"
         for box, forced in self._others(customer, adapter, broken, clock()):
@@ -83,7 +79,6 @@ class Resumer:
                     break
                 continue
             rest.said, rest.splice = told, splice
-            rest.broke_at = broken.broke_at | {broken.attempt.served_by.removeprefix("box:")}
             return rest
         return why
 

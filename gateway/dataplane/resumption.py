@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from gateway.dataplane.said import Spoken
+from gateway.policy.compiled import OnBrokenStream
 from gateway.upstream.provider_request import Endpoint
 
-Way = Literal["continued", "repeated"]
+Way = Literal["continued", "repeated", "anew"]
 
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 _STRUCTURE: Final = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
@@ -21,7 +22,8 @@ class Resumption:
 
     ``continued``: the box goes on behind what was said; ``owed`` is the blank at its end that could not be handed over,
     since templates cut it off, and that the box is to say again. ``repeated``: it says all once more, and what was told
-    already is held back, as long as it is the same.
+    already is held back, as long as it is the same. ``anew``: nothing but blanks was told, so that what is said now may
+    be anything, of anybody.
     """
 
     way: Way
@@ -34,6 +36,34 @@ class Refused:
     """It cannot be gone on with. ``why``: for operators."""
 
     why: str
+
+
+def way_on(
+    wish: OnBrokenStream, endpoint: Endpoint, fields: Mapping[str, Any], choices: int, spoken: Spoken
+) -> Resumption | Refused:
+    """What a customer's `on_broken_stream`, ``wish``, makes of a stream that broke after ``spoken``.
+
+    | `on_broken_stream` | what its client has | |
+    | --- | --- | --- |
+    | `resume` | anything | as :func:`resumption` says, at boxes with the same adapter alone: no prefix can be continued
+      at a provider |
+    | `restart` | its role, and blanks at most | anew, at what comes next in the policy, providers among it |
+    | `restart` | any text, reasoning, refusal or tool call | refused: another answer would be glued to it |
+    | `restart` | parts of several choices | refused: as of `resume` |
+    | `error` | anything | refused |
+    """
+    if wish == "resume":
+        return resumption(endpoint, fields, choices, spoken)
+    if wish == "error":
+        return Refused("its policy says error")
+    if choices != 1:
+        return Refused(f"{choices} choices")
+    return Resumption("anew", dict(fields)) if is_blank(spoken) else Refused("more than blanks had gone out")
+
+
+def is_blank(spoken: Spoken) -> bool:
+    """Whether nothing was told that anybody could miss."""
+    return not (spoken.odd or spoken.calls or any(text.strip() for text in spoken.texts.values()))
 
 
 def resumption(endpoint: Endpoint, fields: Mapping[str, Any], choices: int, spoken: Spoken) -> Resumption | Refused:
@@ -51,7 +81,7 @@ def resumption(endpoint: Endpoint, fields: Mapping[str, Any], choices: int, spok
     | structured output (`response_format`, `structured_outputs`, …) | repeated: its grammar would begin anew |
     | `logprobs` of completions | repeated: they count characters from the beginning |
     | a prompt of token ids | repeated: text cannot be put behind them |
-    | nothing but blanks was said | repeated |
+    | nothing but blanks was said | anew: it may begin with other blanks |
     | text, in chat | continued, by `continue_final_message` |
     | text, in completions | continued, by the longer prompt |
 
@@ -64,6 +94,8 @@ def resumption(endpoint: Endpoint, fields: Mapping[str, Any], choices: int, spok
         return Refused("its content is not text")
     if endpoint == "completions" and (fields.get("echo") or fields.get("suffix")):
         return Refused("echo or suffix")
+    if is_blank(spoken):
+        return Resumption("anew", dict(fields))
     if not _can_be_continued(endpoint, fields, spoken):
         return Resumption("repeated", dict(fields))
     text = spoken.texts["content"]
@@ -85,7 +117,7 @@ def resumption(endpoint: Endpoint, fields: Mapping[str, Any], choices: int, spok
 def limited(found: Resumption, said_tokens: int) -> tuple[dict[str, Any], bool]:
     """The body with the limits that are left after ``said_tokens``, and whether none is: what comes then is only there
     to say how the answer ends."""
-    if found.way == "repeated":
+    if found.way != "continued":
         return found.fields, False
     fields = dict(found.fields)
     spent = False
@@ -101,7 +133,7 @@ def limited(found: Resumption, said_tokens: int) -> tuple[dict[str, Any], bool]:
 
 def _can_be_continued(endpoint: Endpoint, fields: Mapping[str, Any], spoken: Spoken) -> bool:
     others = any(text for name, text in spoken.texts.items() if name != "content")
-    if others or spoken.calls or not spoken.texts["content"].strip():
+    if others or spoken.calls:
         return False
     wanted = fields.get("response_format")
     if any(fields.get(name) for name in _STRUCTURE) or (wanted and wanted != {"type": "text"}):

@@ -30,7 +30,10 @@ class Splice:
         head = msgspec.json.decode(said.head or b"{}")
         self._head = {name: head[name] for name in _HEAD if name in head}
         repeated = found.way == "repeated"
-        self._owed = {name: _Owed(text) for name, text in spoken.texts.items() if text} if repeated else {}
+        self._owed: dict[str, _Owed | _Blank] = {}
+        if found.way != "continued":
+            kind = _Owed if repeated else _Blank
+            self._owed = {name: kind(text) for name, text in spoken.texts.items() if text}
         if found.owed:
             self._owed["content"] = _Owed(found.owed, lenient=True)
         self._calls = dict(spoken.calls) if repeated else {}
@@ -129,6 +132,13 @@ class Splice:
         self.usage = usage
 
 
+def begun_anew(told: Said) -> tuple[Said, Splice]:
+    """For an answer that takes the place of one of which ``told`` had gone out, blanks at most: what is told from now
+    on, and what makes it fit. A copy, as several may be asked, and what one says counts only once it is handed on."""
+    said = told.copy()
+    return said, Splice(Resumption("anew", {}), said, said.spoken(), said_tokens=0, spent=False)
+
+
 def _news(before: str, so_far: str, piece: str, what: str) -> str:
     """What of ``piece``, which comes behind ``so_far``, is not in ``before``. Raises ProtocolError if they differ."""
     now = so_far + piece
@@ -170,3 +180,30 @@ class _Owed:
         while shared < min(len(rest), len(text)) and rest[shared] == text[shared]:
             shared += 1
         return text[shared:]
+
+
+class _Blank:
+    """A blank that was told at the beginning of an answer, which is now begun anew.
+
+    That may begin with a longer one, of which the rest is told; any other one at its beginning is left out, so that its
+    client never has both.
+    """
+
+    __slots__ = ("_now", "_over", "_told")
+    strict_rest = ""
+
+    def __init__(self, text: str) -> None:
+        self._told = text
+        self._now = ""
+        self._over = False
+
+    def rest_of(self, text: str) -> str:
+        """What of ``text`` is to be told."""
+        if self._over:
+            return text
+        rest = text.lstrip()
+        self._over = bool(rest)
+        before, self._now = self._now, self._now + text[: len(text) - len(rest)]
+        if self._now.startswith(self._told):
+            return self._now[max(len(before), len(self._told)) :] + rest
+        return rest

@@ -178,6 +178,8 @@ class StreamGuard:
             if payload is None:
                 return
             plain = False
+        if self.said is not None and self.said.head is None:
+            self.said.head = payload
         frame = event + b"\n\n" if plain else b"data: " + payload.replace(b"\n", b" ") + b"\n\n"
         if content and not self.committed:
             self.committed = True
@@ -214,8 +216,6 @@ class StreamGuard:
             raise ProtocolError("an event without choices")
         if self.model is None and chunk.model:
             self.model = chunk.model
-        if self.said is not None and self.said.head is None:
-            self.said.head = payload
         if chunk.usage is not None:
             self.usage = chunk.usage
             if self._strip_usage and not chunk.choices:

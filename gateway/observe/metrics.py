@@ -82,7 +82,8 @@ class GatewayMetrics:
         self.stream_resumes = add(
             Counter(
                 "failsoft_stream_resumes_total",
-                "Streams that broke after content had gone out and were to go on elsewhere: resumed, or failed.",
+                "Streams that broke after content had gone out and were to go on elsewhere: resumed; restarted by "
+                "the own adapter; degraded, as restarted by the fallback; or failed.",
                 ("customer", "outcome"),
             )
         )

@@ -16,6 +16,7 @@ from typing import Literal, TypeVar
 from gateway.policy.alias import Alias
 
 Priority = Literal["high", "standard", "low"]
+OnBrokenStream = Literal["resume", "restart", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ class CustomerPolicy:
     plain_budget_s: float
     deadline_s: float
     stall_timeout_s: float
-    on_broken_stream: Literal["resume", "error"]
+    on_broken_stream: OnBrokenStream
     priority: Priority = "standard"
     concurrency: int | None = None
     """Requests that may be answered at once; None: any number."""

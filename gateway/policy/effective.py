@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from gateway.policy.compiled import Priority
+from gateway.policy.compiled import OnBrokenStream, Priority
 from gateway.policy.models import CustomerFile, Drills, Hosted, Limits, Provider, ProviderStep, Rules, Step
 
 BUILT_IN_PROVIDER = "hosted"
@@ -32,7 +32,7 @@ class Effective:
     plain_budget_s: float
     deadline_s: float
     stall_timeout_s: float
-    on_broken_stream: Literal["resume", "error"]
+    on_broken_stream: OnBrokenStream
     priority: Priority
     limits: Limits
     hosted: Hosted

@@ -226,7 +226,7 @@ class Rules(Keys):
     """Until the first content is out, whoever answers. 60s."""
     stall_timeout: Duration | None = None
     """The longest silence between two frames. 10s."""
-    on_broken_stream: Literal["resume", "error"] | None = None
+    on_broken_stream: Literal["resume", "restart", "error"] | None = None
     """What happens when a stream breaks after its first content. resume."""
     priority: Literal["high", "standard", "low"] | None = None
     """Who goes first when there is not enough for all. standard."""

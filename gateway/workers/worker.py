@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from gateway.accounts.accounts import FIRST_EXCHANGE_S, Accounts
 from gateway.dataplane.attempt import Asker
 from gateway.dataplane.collector import collect_rarely
+from gateway.dataplane.cross_origin import origins_of
 from gateway.dataplane.endpoint import DataPlane
 from gateway.dataplane.interpreter import switch_soon
 from gateway.dataplane.listener import QuietServer, quiet_server
@@ -121,11 +122,7 @@ class Worker:
         self._tasks = TaskSet()
         self._line = Line(FromWatcher, on_message=self._take, on_end=self._watcher_gone)
         self._control = ControlLine()
-        self._reporter = Reporter(
-            self._line.send,
-            _later,
-            TrialTurns(place.worker, place.workers),
-        )
+        self._reporter = Reporter(self._line.send, _later, TrialTurns(place.worker, place.workers))
         self._registry = Registry()
         self._metrics = GatewayMetrics(self._registry)
         self._alarms = ToldAlarms(self._line.send)
@@ -147,6 +144,7 @@ class Worker:
             forced=self._forced,
             accounts=self._accounts,
             admin_token=env.get("FAILSOFT_ADMIN_TOKEN"),
+            cors_origins=origins_of(env),
         )
         self._boxes: dict[str, WorkerBox] = {}
         self._policies: asyncio.Queue[Policy] = asyncio.Queue()

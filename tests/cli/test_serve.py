@@ -141,6 +141,36 @@ async def test_with_an_admin_port_what_is_not_for_clients_is_only_there(served: 
     assert statuses["admin", "/v1/models"] == 404
 
 
+@pytest.mark.parametrize(
+    ("options", "env"),
+    [
+        ((), {}),
+        (("--cors-origin", "https://chat.example.com", "--cors-origin", "http://localhost:3000"), {}),
+        (("--cors-origin", "http://localhost:3000", "--workers", "2"), {}),
+        ((), {"FAILSOFT_CORS_ORIGINS": "https://chat.example.com http://localhost:3000"}),
+    ],
+    ids=["nobody, unless named", "by options", "by every worker", "by the environment"],
+)
+async def test_web_pages_may_ask_whose_origin_is_named(
+    served: Served, options: tuple[str, ...], env: dict[str, str]
+) -> None:
+    _, url = await served.up(*options, env=env)
+    headers = {"authorization": f"Bearer {KEY}", "origin": "http://localhost:3000"}
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        answers = [await client.get(f"{url}/v1/models", headers=headers | {"connection": "close"}) for _ in range(8)]
+        health = await client.get(f"{url}/healthz", headers=headers)
+    allowed = {answer.headers.get("access-control-allow-origin") for answer in answers}
+    assert allowed == {"http://localhost:3000" if options or env else None}
+    assert "access-control-allow-origin" not in health.headers
+
+
+@pytest.mark.parametrize("origin", ["chat.example.com", "https://chat.example.com/", "*", "ftp://x"])
+async def test_what_is_no_origin_ends_the_start(served: Served, origin: str) -> None:
+    process = served.start("--cors-origin", origin)
+    assert await process.ended(within_s=20.0) == 2
+    assert "is no origin" in process.output
+
+
 async def test_policies_that_do_not_hold_together_end_the_start_with_every_place(served: Served) -> None:
     (served.policies / "customers" / "acme.yaml").write_text(
         f'customer: acme\nadaptors: [acme_v3]\napi_keys: ["{digest(KEY)}"]\nttft_budget: soon\n'

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import openai
 import uvicorn
@@ -27,6 +27,7 @@ from gateway.policy.compiled import (
     CompiledPolicy,
     CustomerPolicy,
     FleetSpec,
+    OnBrokenStream,
     ProviderSpec,
     ProviderStep,
     Step,
@@ -55,7 +56,7 @@ def compiled(
     *,
     version: int = 7,
     key: str = KEY,
-    on_broken_stream: Literal["resume", "error"] = "error",
+    on_broken_stream: OnBrokenStream = "error",
     **durations: float,
 ) -> CompiledPolicy:
     """``acme`` with ``ADAPTER`` and ``steps``, ``globex`` with ``OTHERS_ADAPTER``; boxes by URL are ``a``, ``b``, …"""

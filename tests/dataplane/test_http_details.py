@@ -7,6 +7,7 @@ import asyncio
 import httpx2
 import pytest
 
+from gateway.policy.compiled import StaticStep
 from tests.dataplane.conftest import Connect, ServePlane
 from tests.dataplane.plane import ADAPTER, KEY
 from tests.support.processes import Simulator
@@ -42,6 +43,55 @@ async def test_a_request_from_another_origin_gets_no_leave_to_be_read(serve: Ser
         answer = await asking.get(path, headers={"origin": "https://example.org"})
     assert answer.status_code == 200
     assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+ORIGIN = "https://chat.example.com"
+
+
+@pytest.mark.parametrize("path", [*POSTED, *READ])
+async def test_pages_of_an_origin_that_is_named_may_ask_and_read_what_matters(serve: ServePlane, path: str) -> None:
+    plane = await serve([NO_BOX], options={"cors_origins": [ORIGIN]})
+    wanted = "authorization,content-type,x-stainless-lang"
+    preflight = {
+        "origin": ORIGIN,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": wanted,
+    }
+    async with client(plane.url) as asking:
+        leave = await asking.options(path, headers=preflight)
+        answer = await asking.request("POST" if path in POSTED else "GET", path, json={}, headers={"origin": ORIGIN})
+    assert leave.status_code == 204
+    assert leave.headers["access-control-allow-methods"] == leave.headers["allow"]
+    assert leave.headers["access-control-allow-headers"] == wanted
+    # Of its mistakes a page is to hear, too.
+    assert answer.status_code == (400 if path in POSTED else 200)
+    readable = answer.headers["access-control-expose-headers"].split(", ")
+    assert {name for name in answer.headers if name.startswith("x-failsoft-")} <= set(readable)
+    for one in (leave, answer):
+        assert one.headers["access-control-allow-origin"] == ORIGIN
+        assert one.headers["vary"] == "origin"
+        # A page has the key that it was given, and no browser adds any by itself.
+        assert "access-control-allow-credentials" not in one.headers
+
+
+async def test_a_page_reads_a_stream_and_its_marks(serve: ServePlane) -> None:
+    plane = await serve([NO_BOX], StaticStep("reduced"), options={"cors_origins": [ORIGIN]})
+    answer = await plane.raw().chat(ADAPTER, headers={"origin": ORIGIN})
+    assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, ORIGIN)
+    assert "x-failsoft-degraded" in answer.headers["access-control-expose-headers"]
+
+
+@pytest.mark.parametrize("origin", ["https://example.org", f"{ORIGIN}:8443", f"{ORIGIN}.example.org", "null", "*", ""])
+async def test_pages_of_any_other_origin_still_may_not(serve: ServePlane, origin: str) -> None:
+    plane = await serve([NO_BOX], options={"cors_origins": [ORIGIN]})
+    asked = {"origin": origin, "access-control-request-method": "POST", "access-control-request-headers": "x"}
+    async with client(plane.url) as asking:
+        for answer in (
+            await asking.options("/v1/chat/completions", headers=asked),
+            await asking.get("/v1/models", headers={"origin": origin}),
+        ):
+            assert not [name for name in answer.headers if name.startswith("access-control-")]
+            assert answer.headers["vary"] == "origin", "or a cache would tell it what another one was told"
 
 
 @pytest.mark.parametrize("path", READ)

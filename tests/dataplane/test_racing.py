@@ -123,8 +123,8 @@ async def test_where_the_second_fails_too_what_is_left_answers_and_nothing_hangs
 
 async def test_with_the_race_budget_spent_one_follows_the_other(serve: ServePlane, boxes: list[Simulator]) -> None:
     plane, first, _ = await silent_first(serve, boxes)
-    plane.dataplane._service._races = RetryBudget(0.0, per_second=0.0, requests_each=10**9)
-    plane.dataplane._service._races.take(0.0)
+    plane.dataplane._service._attempts._races = RetryBudget(0.0, per_second=0.0, requests_each=10**9)
+    plane.dataplane._service._attempts._races.take(0.0)
     assert whole(await plane.raw().chat(ADAPTER)).degraded is None
     assert races(plane) == {"first": 0, "second": 0, "neither": 0}
     assert len(first.admin.requests()) == 1

@@ -251,7 +251,7 @@ async def test_a_client_that_leaves_while_the_rest_is_awaited_leaves_nothing_beh
 ) -> None:
     pair = await pair_of(serve, boxes)
     pair.other.admin.fault("hang_before_headers")
-    await pair.ask(leave_after=b": the box was lost")
+    await pair.ask(leave_after=b": the upstream was lost")
     await eventually(lambda: pair.plane.idle)
 
 

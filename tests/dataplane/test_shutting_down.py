@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Event
+from typing import Any
 
 import pytest
 
+from gateway.dataplane.relay import GOES_ON
 from gateway.policy.compiled import StaticStep
 from tests.dataplane.conftest import Connect, ServePlane, StartScripted
 from tests.dataplane.plane import ADAPTER, KEY, Plane
@@ -27,6 +29,62 @@ async def test_a_committed_stream_ends_with_an_error_event(serve: ServePlane, sc
     assert seen.error is not None
     await eventually(lambda: plane.idle)
     assert all(one.breaker.closed for one in plane.fleets.all())
+
+
+@pytest.mark.parametrize("policy", ["resume", "restart"])
+async def test_a_stream_that_waits_for_its_rest_ends_with_an_error_event(
+    serve: ServePlane, scripted: StartScripted, policy: str
+) -> None:
+    go, never = Event(), Event()
+    blank = event(choice(role="assistant", content="")), event(choice(content="\n"))
+    breaks = (STREAM_HEAD, chunked(*blank), go, END)
+    boxes = [await scripted(*breaks), await scripted(*breaks)]
+    plane = await serve(boxes, StaticStep("not given any more"), on_broken_stream=policy, ttft_budget_s=30.0)
+    answer = asyncio.ensure_future(plane.raw().chat(ADAPTER))  # noqa: TID251
+    await eventually(lambda: plane.metrics.requests.value("acme", "box", "none"))
+    # Whichever was asked first: the other one keeps it waiting.
+    other = next(box for box in boxes if not box.requests)
+    other.script = (never,)
+    go.set()
+    await eventually(lambda: other.requests)
+    plane.dataplane.end_requests()
+    seen = check_stream(await answer, text="\n")
+    assert seen.violations == []
+    assert seen.error is not None
+    await eventually(lambda: other.left == 1 and plane.idle)
+    assert next(
+        box for box in plane.fleets.all() if box.pool.origin.port == int(other.url.rpartition(":")[2])
+    ).breaker.closed
+
+
+async def test_the_rest_of_a_stream_is_not_asked_for_once_the_time_is_over(
+    serve: ServePlane, scripted: StartScripted
+) -> None:
+    """A client that is slow to read keeps the gateway from seeing to the rest until then."""
+    go = Event()
+    script = (STREAM_HEAD, chunked(*NUMBERED[:4]), go, END)
+    boxes = [await scripted(*script), await scripted(*script)]
+    plane = await serve(boxes, on_broken_stream="resume")
+    told = b""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b'{"model":"acme_v3","messages":[],"stream":true}'}
+
+    async def send(message: dict[str, Any]) -> None:
+        nonlocal told
+        told += message.get("body", b"")
+        go.set()
+        if GOES_ON in told:
+            plane.dataplane.end_requests()
+
+    headers = [(b"authorization", b"Bearer " + KEY.encode())]
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": headers}
+    async with asyncio.timeout(20):
+        await plane.dataplane(scope, receive, send)
+    assert GOES_ON in told
+    assert b'"code":"stream_broken"' in told
+    assert told.endswith(b"data: [DONE]\n\n")
+    assert sorted(len(box.requests) for box in boxes) == [0, 1]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dataplane.resumption import Refused, Resumption, limited, resumption
-from gateway.dataplane.said import Said, Spoken
-from gateway.dataplane.splice import Splice
+from gateway.dataplane.resumption import Refused, Resumption, limited, resumption, way_on
+from gateway.dataplane.said import TEXTS, Said, Spoken, ToolCall
+from gateway.dataplane.splice import Splice, begun_anew
 from gateway.errors import ProtocolError
 
 CHAT: dict[str, Any] = {"model": "acme_v3", "messages": [{"role": "user", "content": "hello"}], "stream": True}
@@ -154,7 +154,7 @@ def test_reasoning_is_said_again_and_only_what_is_new_is_told() -> None:
     ("fields", "endpoint", "spoken", "way"),
     [
         (CHAT, "chat", {"content": "text"}, "continued"),
-        (CHAT, "chat", {"content": " \n"}, "repeated"),
+        (CHAT, "chat", {"content": " \n"}, "anew"),
         ({**CHAT, "tools": [{}]}, "chat", {"content": "text"}, "repeated"),
         ({**CHAT, "tools": [{}], "tool_choice": "none"}, "chat", {"content": "text"}, "continued"),
         ({**CHAT, "response_format": {"type": "json_object"}}, "chat", {"content": "{"}, "repeated"),
@@ -219,3 +219,48 @@ def test_with_no_token_left_only_the_end_is_told() -> None:
     usage = splice.frame(chunk({}, usage={"prompt_tokens": 12, "completion_tokens": 1, "total_tokens": 13}))
     assert usage is not None
     assert json.loads(usage)["usage"] == {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
+
+
+blanks = st.text(alphabet=" \n\t\u3000", max_size=4)
+
+
+@given(
+    st.dictionaries(st.sampled_from(TEXTS), blanks | st.text(max_size=4)).map(lambda found: {"content": "", **found}),
+    st.booleans(),
+    st.booleans(),
+    st.integers(1, 3),
+)
+def test_an_answer_is_begun_anew_only_while_nobody_could_miss_what_was_told(
+    texts: dict[str, str], calls: bool, odd: bool, choices: int
+) -> None:
+    spoken = Spoken(texts, {0: ToolCall()} if calls else {}, odd)
+    got = way_on("restart", "chat", CHAT, choices, spoken)
+    blank = not ("".join(texts.values()).strip() or calls or odd)
+    assert isinstance(got, Resumption) == (blank and choices == 1)
+    if isinstance(got, Resumption):
+        assert (got.way, got.fields) == ("anew", CHAT)
+        # Which is how the same box's adapter is asked elsewhere where streams are to be resumed, too.
+        assert way_on("resume", "chat", CHAT, choices, spoken) == got
+    assert isinstance(way_on("error", "chat", CHAT, choices, spoken), Refused)
+
+
+@given(st.lists(blanks.filter(bool), min_size=1, max_size=3), blanks, st.text(alphabet="ab \n", max_size=6), st.data())
+def test_of_an_answer_begun_anew_no_blank_is_told_twice(
+    pieces: list[str], blank: str, words: str, data: st.DataObject
+) -> None:
+    second = f"{blank}A{words}"
+    first = told(pieces)
+    said, splice = begun_anew(first)
+    frames = [splice.frame(chunk({"role": "assistant", "content": ""}))]
+    frames += [splice.frame(chunk({"content": piece})) for piece in pieces_of(second, data)]
+    frames.append(splice.frame(chunk({}, "stop")))
+    before = "".join(pieces)
+    whole = second if blank.startswith(before) else before + second.lstrip()
+    assert before + text_of(frames) == said.text == whole
+    assert first.text == before, "another one may be asked meanwhile"
+
+
+def test_an_answer_begun_anew_that_says_nothing_ends_all_the_same() -> None:
+    _, splice = begun_anew(told([" "]))
+    assert splice.frame(chunk({"content": " "})) is None
+    assert text_of([splice.frame(chunk({}, "stop"))]) == ""

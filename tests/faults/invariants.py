@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.dataplane.continuation import MAX_BREAKS
 from gateway.dataplane.relay import GOES_ON
-from gateway.dataplane.resuming import MAX_BREAKS
 from tests.faults.cast import BASE, EVERYBODY, GENERIC_MODEL, PROVIDER, SECRETS
 from tests.faults.history import Arrival, Asked, History
 

@@ -50,3 +50,22 @@ async def test_case_42_streams_that_do_not_end_in_time_end_in_an_error_event_bef
     assert all(one.ended < told + DRAIN_S + SLACK_S for one in asked)
     assert all(one.seen.error is not None for one in asked)
     await house.judge(asked, Weather(breaks_streams=True))
+
+
+async def test_case_42_streams_that_wait_for_their_rest_when_time_is_over_are_not_silently_short(house: House) -> None:
+    """One box is lost, and its streams were to go on at the other one, which says nothing."""
+    for box in house.boxes.values():
+        rest = {"fault": "hang_before_headers", "contains": "continue_final_message"}
+        box.admin.faults(rest, {"fault": "stall", "seconds": None})
+    streams = await streams_under_way(house)
+    lost = max(house.boxes.values(), key=lambda box: len(box.admin.requests()))
+    (left,) = (box for box in house.boxes.values() if box is not lost)
+    lost.kill()
+    await eventually(
+        lambda: any("continue_final_message" in (entry["body"] or ()) for entry in left.admin.requests()), within_s=10
+    )
+    house.gateway.process.terminate()
+    asked = await streams
+    assert await house.gateway.process.ended() == 0
+    assert all(one.seen.error is not None for one in asked)
+    await house.judge(asked, Weather(breaks_streams=True))

@@ -37,7 +37,7 @@ RULES = st.fixed_dictionaries(
     {},
     optional={
         "deadline": st.sampled_from(["20s", "1m"]),
-        "on_broken_stream": st.sampled_from(["resume", "error"]),
+        "on_broken_stream": st.sampled_from(["resume", "restart", "error"]),
         "limits": st.sampled_from([{"requests_per_minute": 5}, {"concurrency": 2}]),
         "fallback": st.lists(STEPS, max_size=3),
         "hosted": st.sampled_from([{"allowed": False}, {"allowed": True, "usd_per_day": 5}]),

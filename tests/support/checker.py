@@ -70,6 +70,11 @@ class Seen:
         """The violations without their details."""
         return [violation.partition(":")[0] for violation in self.violations]
 
+    @property
+    def has_said_something(self) -> bool:
+        """Whether anything but blanks has come."""
+        return any(choice.text.strip() or choice.calls for choice in self.choices.values())
+
     def wrong(self, code: str, detail: object = "") -> None:
         """Note a violation."""
         self.violations.append(f"{code}: {detail}")
@@ -195,7 +200,9 @@ def _frame(seen: Seen, name: str | None, data: str) -> None:
         seen.wrong("frame", f"not a chunk: {data[:80]!r}")
         return
     if "degraded" in event:
-        if seen.events:
+        # Late only where nothing but blanks was told of an answer that broke, in whose place another one then came.
+        begun_anew = event["degraded"].get("reason") == "stream_broken" and not seen.has_said_something
+        if seen.events and not begun_anew:
             seen.wrong("degraded_late", f"event {len(seen.events)}")
         seen.degraded = event["degraded"]
     seen.events.append(event)
