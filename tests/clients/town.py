@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import itertools
-import json
-import tempfile
-from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from backend.simulator.numbering import numbered_text
+from backend.simulator.vllm_embeddings import vector
 from tests.clients.clients import Client
+from tests.clients.script import Script, Seen
+from tests.clients.scripts.report import TEXTS
 from tests.faults.cast import GENERIC_MODEL, PROVIDER_KEY, Customer, write_policies
 from tests.faults.gateway_process import GatewayProcess
 from tests.support.eventually import eventually
@@ -24,14 +18,12 @@ from tests.support.processes import Processes, Simulator
 from tests.support.raw_client import RawClient
 
 TOKENS: Final = 16
-ADAPTERS: Final = 250
+ADAPTERS: Final = 600
 """Of each customer: every test takes one of its own, of which no test before it has left a memory."""
 LONGEST_S: Final = 200.0
-"""Until a script has said something. A test's own time-out is shorter where a library comes from ``.venv``."""
+"""Until a script has said what it saw. A test's own time-out is shorter where a library comes from ``.venv``."""
 PATIENCE: Final = (("ttft_budget", "5s"), ("plain_budget", "6s"), ("deadline", "20s"), ("stall_timeout", "15s"))
 """Beside other processes an answer may take long for no reason of its own."""
-
-Seen = dict[str, Any]
 
 
 class Limited(Customer):
@@ -77,6 +69,13 @@ def numbered_object(name: str) -> dict[str, Any]:
     return {"answered_by": name, "numbers": list(range(TOKENS - 2))}
 
 
+def expect_own_vectors(seen: Seen, caller: Caller) -> None:
+    """What the client has got of ``TEXTS`` is what the caller's own adapter makes of them."""
+    assert "errors" not in seen, seen["errors"]
+    assert seen.get("model") in (None, caller.adapter)
+    assert seen["vectors"] == [vector(caller.adapter, text) for text in TEXTS]
+
+
 class Town:
     """Everything, up and running. What a test breaks, ``heal`` mends."""
 
@@ -96,7 +95,8 @@ class Town:
         self.gateway = GatewayProcess.start(processes, "--policies", self.policies, "--state", folder / "state")
         self.gateway.wait_ready()
         self._left = {customer.name: iter(customer.adapters) for customer in CUSTOMERS}
-        self._seen: dict[Client, tuple[Caller, dict[str, Seen]]] = {}
+        self._undisturbed: dict[Client, Caller] = {}
+        self._speaking: tuple[Client, Script] | None = None
 
     @property
     def base_url(self) -> str:
@@ -113,41 +113,33 @@ class Town:
         return self.boxes[recording.headers["x-failsoft-served-by"].removeprefix("box:")]
 
     async def ask(self, client: Client, scenario: str, caller: Caller, **options: Any) -> Seen:
-        """Run the client's script, and what it has seen. ``options``: of the script (``retries=0``), or another
-        ``key`` or ``model``."""
-        async with self.asking(client, [scenario], caller, **options) as line:
-            return await line()
+        """Have the client's script do the scenario, and what it has seen. ``options``: of the script (``retries=0``),
+        or another ``key`` or ``model``."""
+        told = {
+            "scenario": scenario, "api": client.api, "base_url": self.base_url, "key": caller.customer.key,
+            "model": caller.adapter, "retries": 2,
+        }  # fmt: skip
+        return await self._script_of(client).do({**told, **options}, within_s=LONGEST_S)
 
     async def undisturbed(self, client: Client, scenario: str) -> tuple[Caller, Seen]:
-        """What the client has seen where all is well. Its process, which takes long to begin, does all scenarios in
-        one go and is started once."""
-        if client not in self._seen:
-            caller, scenarios = self.caller(), sorted(client.scenarios - {"cancel"})
-            async with self.asking(client, scenarios, caller) as line:
-                self._seen[client] = caller, {name: await line() for name in scenarios}
-        caller, seen = self._seen[client]
-        return caller, seen[scenario]
+        """What the client has seen where all is well."""
+        caller = self._undisturbed.get(client)
+        if caller is None:
+            caller = self._undisturbed[client] = self.caller()
+        return caller, await self.ask(client, scenario, caller)
 
-    @asynccontextmanager
-    async def asking(
-        self, client: Client, scenarios: Sequence[str], caller: Caller, **options: Any
-    ) -> AsyncIterator[Callable[[], Awaitable[Seen]]]:
-        """Inside of the context the process lives; gives what waits for what it has seen of the next scenario."""
-        given = {"key": caller.customer.key, "model": caller.adapter, "base-url": self.base_url} | options
-        told = itertools.chain.from_iterable((f"--{name}", str(value)) for name, value in given.items())
-        with tempfile.TemporaryDirectory() as home:
-            process = await asyncio.create_subprocess_exec(
-                *client.command(), *scenarios, *told, stdin=PIPE, stdout=PIPE, stderr=PIPE,
-                env={**client.variables(), "HOME": home}, limit=2**20,
-            )  # fmt: skip
-            try:
-                yield partial(_line, process)
-            finally:
-                assert process.stdin is not None
-                process.stdin.close()
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+    def _script_of(self, client: Client) -> Script:
+        """Its process. It takes long to begin, and so goes on until another client is asked."""
+        if self._speaking is None or self._speaking[0] is not client or not self._speaking[1].running:
+            self.dismiss()
+            self._speaking = client, Script(client.command(), client.variables())
+        return self._speaking[1]
+
+    def dismiss(self) -> None:
+        """End the client's process."""
+        if self._speaking is not None:
+            self._speaking[1].close()
+            self._speaking = None
 
     def arrivals(self, caller: Caller) -> list[dict[str, Any]]:
         """What has arrived of this caller at boxes, each with its ``box``."""
@@ -179,14 +171,3 @@ class Town:
             return all(one["state"] == "closed" for one in (*status["boxes"], *status["providers"]))
 
         await eventually(closed, within_s=30)
-
-
-async def _line(process: asyncio.subprocess.Process) -> Seen:
-    assert process.stdout is not None
-    assert process.stderr is not None
-    async with asyncio.timeout(LONGEST_S):
-        line = await process.stdout.readline()
-        if not line.startswith(b"{"):
-            raise AssertionError(f"no answer: {(line + await process.stderr.read()).decode()[-4000:]}")
-    seen: Seen = json.loads(line)
-    return seen

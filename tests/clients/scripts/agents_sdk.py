@@ -1,10 +1,11 @@
-"""openai-agents, over chat completions: an agent that calls a tool and answers with what it found."""
+"""openai-agents, over its own choice, the Responses API, or chat: an agent that calls a tool and answers with what it
+found."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, Runner, function_tool, set_tracing_disabled
+from agents import Agent, ModelSettings, OpenAIProvider, RunConfig, Runner, function_tool, set_tracing_disabled
 from openai import AsyncOpenAI
 from openai.types.responses import ResponseTextDeltaEvent
 from pydantic import BaseModel
@@ -19,9 +20,17 @@ class Answer(BaseModel):
 
 
 def agent_of(told: Told, **more: Any) -> Agent[Any]:
+    return Agent(name="agent", model=told.model, model_settings=ModelSettings(include_usage=True), **more)
+
+
+def config_of(told: Told) -> RunConfig:
     client = AsyncOpenAI(base_url=told.base_url, api_key=told.key, max_retries=told.retries)
-    model = OpenAIChatCompletionsModel(model=told.model, openai_client=client)
-    return Agent(name="agent", model=model, model_settings=ModelSettings(include_usage=True), **more)
+    chosen = {"use_responses": False} if told.api == "chat" else {}
+    return RunConfig(model_provider=OpenAIProvider(openai_client=client, **chosen))
+
+
+async def ran(told: Told, agent: Agent[Any]) -> Any:
+    return await Runner.run(agent, QUESTION, run_config=config_of(told))
 
 
 def tool_of(told: Told) -> Any:
@@ -42,11 +51,11 @@ def note(told: Told, result: Any) -> None:
 
 
 async def plain(told: Told) -> None:
-    note(told, await Runner.run(agent_of(told), QUESTION))
+    note(told, await ran(told, agent_of(told)))
 
 
 async def streamed(told: Told, agent: Agent[Any]) -> Any:
-    result = Runner.run_streamed(agent, QUESTION)
+    result = Runner.run_streamed(agent, QUESTION, run_config=config_of(told))
     async for event in result.stream_events():
         if event.type == "raw_response_event" and isinstance(event.data, ResponseTextDeltaEvent):
             told.say(event.data.delta)
@@ -58,7 +67,7 @@ async def stream(told: Told) -> None:
 
 
 async def tools(told: Told) -> None:
-    note(told, await Runner.run(agent_of(told, tools=[tool_of(told)]), QUESTION))
+    note(told, await ran(told, agent_of(told, tools=[tool_of(told)])))
 
 
 async def stream_tools(told: Told) -> None:
@@ -66,7 +75,7 @@ async def stream_tools(told: Told) -> None:
 
 
 async def structured(told: Told) -> None:
-    result = await Runner.run(agent_of(told, output_type=Answer), QUESTION)
+    result = await ran(told, agent_of(told, output_type=Answer))
     told.seen["parsed"] = result.final_output.model_dump()
 
 

@@ -1,14 +1,14 @@
-"""LangChain's ChatOpenAI."""
+"""LangChain: ChatOpenAI over either of OpenAI's APIs, ChatAnthropic, OpenAIEmbeddings."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
-from report import QUESTION, Told, main
+from report import QUESTION, TEXTS, Told, main
 
 
 class Answer(BaseModel):
@@ -22,18 +22,24 @@ def look_up(answered_by: str, numbers: list[int]) -> str:
     return f"{answered_by} {numbers}"
 
 
-def chat_of(told: Told) -> ChatOpenAI:
-    return ChatOpenAI(
-        model=told.model, base_url=told.base_url, api_key=told.key, max_retries=told.retries, stream_usage=True
-    )
+def chat_of(told: Told) -> BaseChatModel:
+    given: dict[str, Any] = {"model": told.model, "api_key": told.key, "max_retries": told.retries}
+    # Each is in an environment that has not got the other.
+    if told.api == "messages":
+        from langchain_anthropic import ChatAnthropic
+
+        return ChatAnthropic(base_url=told.root_url, max_tokens=1000, **given)
+    from langchain_openai import ChatOpenAI
+
+    return ChatOpenAI(base_url=told.base_url, stream_usage=True, use_responses_api=told.api == "responses", **given)
 
 
 def note(told: Told, message: AIMessage) -> None:
-    usage = message.usage_metadata
+    usage, about = message.usage_metadata, message.response_metadata
     told.seen |= {
-        "text": str(message.content),
-        "finish": message.response_metadata.get("finish_reason"),
-        "model": message.response_metadata.get("model_name"),
+        "text": message.text,
+        "finish": about.get("finish_reason") or about.get("status") or about.get("stop_reason"),
+        "model": about.get("model_name"),
         "tokens": usage["output_tokens"] if usage else None,
         "calls": [{"name": call["name"], "arguments": call["args"], "id": call["id"]} for call in message.tool_calls],
     }
@@ -46,7 +52,7 @@ async def plain(told: Told) -> None:
 async def stream(told: Told) -> None:
     whole: AIMessageChunk | None = None
     async for chunk in chat_of(told).astream(QUESTION):
-        told.say(str(chunk.content))
+        told.say(chunk.text)
         whole = chunk if whole is None else whole + chunk
     assert whole is not None
     note(told, whole)
@@ -70,5 +76,28 @@ async def structured(told: Told) -> None:
     told.seen["parsed"] = answer["parsed"].model_dump()
 
 
+async def embeddings(told: Told) -> None:
+    from langchain_openai import OpenAIEmbeddings
+
+    # Else it counts the tokens of OpenAI's models, for which it fetches their vocabulary.
+    client = OpenAIEmbeddings(
+        model=told.model,
+        base_url=told.base_url,
+        api_key=told.key,
+        max_retries=told.retries,
+        check_embedding_ctx_length=False,
+    )
+    told.seen["vectors"] = await client.aembed_documents(TEXTS)
+
+
 if __name__ == "__main__":
-    main({"plain": plain, "stream": stream, "tools": tools, "stream-tools": stream_tools, "structured": structured})
+    main(
+        {
+            "plain": plain,
+            "stream": stream,
+            "tools": tools,
+            "stream-tools": stream_tools,
+            "structured": structured,
+            "embeddings": embeddings,
+        }
+    )

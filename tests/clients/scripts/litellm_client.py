@@ -6,7 +6,7 @@ from typing import Any
 
 import litellm
 from pydantic import BaseModel
-from report import LOOK_UP, QUESTION, Told, main
+from report import LOOK_UP, QUESTION, TEXTS, Told, main
 
 MESSAGES: list[Any] = [{"role": "user", "content": QUESTION}]
 litellm.suppress_debug_info = True
@@ -75,5 +75,25 @@ async def structured(told: Told) -> None:
     told.seen["parsed"] = Answer.model_validate_json(answer.choices[0].message.content).model_dump()
 
 
+async def embeddings(told: Told) -> None:
+    answer = await litellm.aembedding(
+        model=f"openai/{told.model}",
+        api_base=told.base_url,
+        api_key=told.key,
+        max_retries=told.retries,
+        input=TEXTS,
+    )
+    told.seen |= {"vectors": [one["embedding"] for one in answer.data], "model": answer.model}
+
+
 if __name__ == "__main__":
-    main({"plain": plain, "stream": stream, "tools": tools, "stream-tools": stream_tools, "structured": structured})
+    main(
+        {
+            "plain": plain,
+            "stream": stream,
+            "tools": tools,
+            "stream-tools": stream_tools,
+            "structured": structured,
+            "embeddings": embeddings,
+        }
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 from openai import AsyncOpenAI
 from pydantic import BaseModel
-from report import LOOK_UP, QUESTION, Told, main
+from report import LOOK_UP, QUESTION, TEXTS, Told, main
 
 MESSAGES: list[Any] = [{"role": "user", "content": QUESTION}]
 TOOL: Any = LOOK_UP
@@ -104,6 +104,12 @@ async def models(told: Told) -> None:
         told.seen["model"] = (await client.models.retrieve(told.model)).id
 
 
+async def embeddings(told: Told) -> None:
+    async with client_of(told) as client:
+        answer = await client.embeddings.create(model=told.model, input=TEXTS)
+        told.seen |= {"vectors": [one.embedding for one in answer.data], "model": answer.model}
+
+
 if __name__ == "__main__":
     main(
         {
@@ -115,5 +121,6 @@ if __name__ == "__main__":
             "stream-structured": stream_structured,
             "completions": completions,
             "models": models,
+            "embeddings": embeddings,
         }
     )

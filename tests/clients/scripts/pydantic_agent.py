@@ -1,14 +1,12 @@
-"""pydantic-ai, over chat completions."""
+"""pydantic-ai, over either of OpenAI's APIs or Anthropic's."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from openai import AsyncOpenAI
 from pydantic import BaseModel
 from pydantic_ai import Agent, NativeOutput
-from pydantic_ai.models.openai import OpenAIChatModel
-from pydantic_ai.providers.openai import OpenAIProvider
+from pydantic_ai.models import Model
 from report import QUESTION, Told, main
 
 
@@ -17,13 +15,31 @@ class Answer(BaseModel):
     numbers: list[int]
 
 
-def agent_of(told: Told, **more: Any) -> Agent[Any, Any]:
+def model_of(told: Told) -> Model[Any]:
+    # Each is in an environment that has not got the other.
+    if told.api == "messages":
+        from anthropic import AsyncAnthropic
+        from pydantic_ai.models.anthropic import AnthropicModel
+        from pydantic_ai.providers.anthropic import AnthropicProvider
+
+        of_anthropic = AsyncAnthropic(base_url=told.root_url, api_key=told.key, max_retries=told.retries)
+        return AnthropicModel(told.model, provider=AnthropicProvider(anthropic_client=of_anthropic))
+    from openai import AsyncOpenAI
+    from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+
     client = AsyncOpenAI(base_url=told.base_url, api_key=told.key, max_retries=told.retries)
-    return Agent(OpenAIChatModel(told.model, provider=OpenAIProvider(openai_client=client)), **more)
+    kind = OpenAIResponsesModel if told.api == "responses" else OpenAIChatModel
+    return kind(told.model, provider=OpenAIProvider(openai_client=client))
+
+
+def agent_of(told: Told, **more: Any) -> Agent[Any, Any]:
+    # Of Anthropic's API it asks for 16,384 tokens unless it is told otherwise: more than some boxes have room for.
+    return Agent(model_of(told), model_settings={"max_tokens": 1000}, **more)
 
 
 def note(told: Told, result: Any) -> None:
-    last = result.all_messages()[-1]
+    last = next(message for message in reversed(result.all_messages()) if message.kind == "response")
     told.seen |= {"model": last.model_name, "finish": last.finish_reason, "tokens": last.usage.output_tokens}
 
 
@@ -66,9 +82,13 @@ async def stream_tools(told: Told) -> None:
 
 
 async def structured(told: Told) -> None:
-    result = await agent_of(told, output_type=NativeOutput(Answer)).run(QUESTION)
+    # Of Anthropic's models it knows by name which take a schema, and calls a tool of its own at all others.
+    wanted: Any = Answer if told.api == "messages" else NativeOutput(Answer)
+    result = await agent_of(told, output_type=wanted).run(QUESTION)
     told.seen["parsed"] = result.output.model_dump()
     note(told, result)
+    if wanted is Answer:
+        del told.seen["finish"]  # That of a tool's call.
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""What all scripts of this folder have in common: arguments in, one line of JSON out. Only the standard library."""
+"""What all scripts of this folder have in common: a line of JSON in, one out. Only the standard library.
+
+A script goes on until standard input ends, and does what each line tells it to: to begin, for what it has to import,
+takes longer than all that it does then.
+"""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import sys
@@ -14,36 +17,45 @@ PIECES = 3
 
 QUESTION = "Where is my parcel?"
 
-LOOK_UP = {
-    "type": "function",
-    "function": {
-        "name": "look_up",
-        "description": "Look something up.",
-        "parameters": {
-            "type": "object",
-            "properties": {
-                "answered_by": {"type": "string"},
-                "numbers": {"type": "array", "items": {"type": "integer"}},
-            },
-            "required": ["answered_by", "numbers"],
-            "additionalProperties": False,
-        },
-        "strict": True,
+TEXTS = ["Where is my parcel?", "It is at the depot."]
+"""What vectors are asked of."""
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "answered_by": {"type": "string"},
+        "numbers": {"type": "array", "items": {"type": "integer"}},
     },
+    "required": ["answered_by", "numbers"],
+    "additionalProperties": False,
 }
-"""A tool in OpenAI's words whose arguments have the form of the simulator's numbered answers."""
+"""The form of the simulator's numbered answers, where they are the arguments of a tool, or have to be an object."""
+
+_NAMED = {"name": "look_up", "description": "Look something up."}
+LOOK_UP = {"type": "function", "function": {**_NAMED, "parameters": SCHEMA, "strict": True}}
+"""A tool in the words of OpenAI's chat API."""
+LOOK_UP_OF_RESPONSES = {"type": "function", **_NAMED, "parameters": SCHEMA, "strict": True}
+"""The same in those of its Responses API."""
+LOOK_UP_OF_MESSAGES = {**_NAMED, "input_schema": SCHEMA}
+"""The same in those of Anthropic's Messages API."""
 
 
 class Told:
     """What the script was told, and what it has seen so far."""
 
-    def __init__(self, told: argparse.Namespace) -> None:
-        self.base_url: str = told.base_url
-        self.key: str = told.key
-        self.model: str = told.model
-        self.retries: int = told.retries
+    def __init__(self, told: Mapping[str, Any]) -> None:
+        self.api: str = told["api"]
+        self.base_url: str = told["base_url"]
+        self.key: str = told["key"]
+        self.model: str = told["model"]
+        self.retries: int = told["retries"]
         self.seen: dict[str, Any] = {"text": "", "pieces": 0}
         self.enough = asyncio.Event()
+
+    @property
+    def root_url(self) -> str:
+        """The base URL as those have it who write the path's version themselves."""
+        return self.base_url.removesuffix("/v1")
 
     def say(self, piece: str | None) -> None:
         """A piece of a stream's text."""
@@ -58,26 +70,20 @@ Scenario = Callable[[Told], Awaitable[None]]
 
 
 def main(scenarios: Mapping[str, Scenario]) -> None:
-    """Do the scenarios that are named on the command line, one after the other, and print what was seen of each.
+    """Do the scenario that each line of standard input names, and print what was seen of it.
 
     An exception is what the library's user would have got: it is reported under ``errors``, with those behind it.
     """
-    parser = argparse.ArgumentParser()
-    parser.add_argument("scenario", choices=[*scenarios, "cancel"], nargs="+")
-    parser.add_argument("--base-url", required=True)
-    parser.add_argument("--key", required=True)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--retries", type=int, default=2)
-    told = parser.parse_args()
-    asyncio.run(_all(scenarios, told))
+    asyncio.run(_all(scenarios))
 
 
-async def _all(scenarios: Mapping[str, Scenario], given: argparse.Namespace) -> None:
-    for name in given.scenario:
-        if name == "cancel":
+async def _all(scenarios: Mapping[str, Scenario]) -> None:
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        given = json.loads(line)
+        if given["scenario"] == "cancel":
             await _cancelled(scenarios, Told(given))
         else:
-            await _whole(scenarios[name], Told(given))
+            await _whole(scenarios[given["scenario"]], Told(given))
 
 
 async def _whole(scenario: Scenario, told: Told) -> None:
@@ -89,8 +95,8 @@ async def _whole(scenario: Scenario, told: Told) -> None:
 
 
 async def _cancelled(scenarios: Mapping[str, Scenario], told: Told) -> None:
-    """Cancel the task in the middle of its stream; go on living until standard input ends: the end of the process would
-    close any connection."""
+    """Cancel the task in the middle of its stream, and go on living: the end of the process would close any
+    connection."""
     async with asyncio.TaskGroup() as group:
         task = group.create_task(scenarios["stream"](told))
         await asyncio.wait_for(told.enough.wait(), 30)
@@ -102,7 +108,6 @@ async def _cancelled(scenarios: Mapping[str, Scenario], told: Told) -> None:
         task.cancel()
     told.seen["cancelled"] = task.cancelled()
     _print(told.seen)
-    await asyncio.to_thread(sys.stdin.read)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
