@@ -16,6 +16,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from backend.planner.assumptions import assumptions
 from backend.planner.bill import Prices
@@ -26,7 +27,7 @@ from backend.planner.scenario import Option, ProviderPace, Scenario
 from backend.planner.study import Study, Studying, default_jobs
 from backend.planner.terms import PlanError, compiled, fleet_of, known_models, made_up
 from backend.planner.what_if import Traffic, WhatIf, read_what_if
-from backend.planner.words import NARROW, answer_lines, narrow_cells
+from backend.planner.words import GIVEN_UP, NARROW, answer_lines, narrow_cells
 from backend.simulator.engine_knobs import BadKnobs, ModelKnobs
 from backend.traffic.mix import TrafficMix
 from backend.traffic.population import NobodyToAsk
@@ -249,18 +250,28 @@ def _numbers(text: str, option: str, most: int) -> list[int]:
     return list(found)
 
 
+class _Simulating:
+    """What was begun last, and for how long all of it has gone on, which is drawn anew while nothing is told."""
+
+    def __init__(self) -> None:
+        self._began_s = time.monotonic()
+        self._runs = 0
+        self._words = "simulating"
+
+    def told(self, words: str) -> None:
+        self._runs += 1
+        self._words = words
+
+    def __rich__(self) -> Text:
+        return Text(f"{self._words} (run {self._runs}, {time.monotonic() - self._began_s:.0f} s)")
+
+
 @contextmanager
 def _telling(console: Console) -> Iterator[Any]:
     """Shows what is being simulated, where somebody looks."""
-    began, done = time.monotonic(), 0
-    with console.status("simulating") as status:
-
-        def told(words: str) -> None:
-            nonlocal done
-            done += 1
-            status.update(f"{escape(words)} (run {done}, {time.monotonic() - began:.0f} s)")
-
-        yield told
+    screen = _Simulating()
+    with console.status(screen):
+        yield screen.told
 
 
 def _show(study: Study, scenarios: Sequence[Scenario], prices: Prices, console: Console) -> None:
@@ -276,6 +287,8 @@ def _show(study: Study, scenarios: Sequence[Scenario], prices: Prices, console: 
                 *most, verdict = (escape(cell) for cell in narrow_cells(row))
                 table.add_row(*most, f"[{'red' if row.missed else 'green'}]{verdict}[/]")
         console.print(table)
+    if any(row.stopped_at_s is not None for row in study.rows):
+        console.print(f"[dim]{escape(GIVEN_UP)}[/]")
     for line in answer_lines(study):
         console.print(f"[bold]→[/] {escape(line)}")
     console.print("[dim]taken for granted:[/]")
