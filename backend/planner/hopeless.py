@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from backend.planner.asked import Asked
 from backend.planner.goal import Clause, Goal
@@ -40,7 +41,7 @@ def _too_long(seconds: float, clause: Clause) -> bool:
     return seconds > clause.limit if clause.inclusive else seconds >= clause.limit
 
 
-_COUNTED = {
+_COUNTED: dict[str, Callable[[Asked, Clause], bool]] = {
     "ttft": lambda one, clause: one.streamed and not one.failed and _too_long(one.ttft_s, clause),
     "e2e": lambda one, clause: not one.failed and _too_long(one.e2e_s, clause),
     "degraded": lambda one, clause: one.degraded is not None and not one.failed,
