@@ -70,6 +70,26 @@ def report(run: Run, window: Window, budgets: Budgets, counted: Counted, about: 
     }
 
 
+def columns(samples: Sequence[Sample]) -> dict[str, list[Any]]:
+    """Every request, those of the warm-up too, a list a field. Times in seconds of the run; null where none is."""
+    rounded = {
+        name: [None if (value := getattr(one, name)) is None else round(value, 6) for one in samples]
+        for name in ("sent_s", "first_s", "last_s", "end_s")
+    }
+    return {
+        "at_s": [round(one.arrival.at_s, 6) for one in samples],
+        "customer": [one.arrival.customer for one in samples],
+        "model": [one.arrival.model for one in samples],
+        "streamed": [one.arrival.streamed for one in samples],
+        "prompt_tokens": [one.prompt_tokens or one.arrival.prompt_tokens for one in samples],
+        "output_tokens": [one.output_tokens for one in samples],
+        "served_by": [one.served_by for one in samples],
+        "degraded": [one.degraded for one in samples],
+        "error": [one.error for one in samples],
+        **rounded,
+    }
+
+
 def summary(samples: Sequence[Sample], budgets: Budgets, elapsed_s: float) -> Document:
     """Of some requests. Latencies are of whole answers, degraded ones too; goodput counts those that came in time."""
     whole = [sample for sample in samples if sample.error is None]

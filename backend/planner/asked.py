@@ -27,6 +27,11 @@ class Asked:
     broken: bool = False
 
     @property
+    def ended(self) -> bool:
+        """Whether all of its answer has come."""
+        return not math.isnan(self.e2e_s)
+
+    @property
     def refused(self) -> bool:
         """Turned away for its customer's own limits."""
         return self.status == 429

@@ -35,7 +35,7 @@ class Bill:
 
 def bill_of(run: Run, prices: Prices) -> Bill:
     """The bill of a run."""
-    months = run.scenario.counted_s / 3600 / HOURS_A_MONTH
+    months = run.counted_s / 3600 / HOURS_A_MONTH
     return Bill(
         boxes=run.option.boxes * prices.gpu_usd_per_hour * HOURS_A_MONTH,
         hosted=run.hosted_usd / months if months > 0 else 0.0,

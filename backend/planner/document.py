@@ -62,6 +62,7 @@ def _row(row: Row) -> dict[str, Any]:
             "hosted": found.bill.hosted,
             "some_prices_unknown": found.bill.unpriced,
         },
+        "given_up_at_s": row.stopped_at_s,
         "box_that_died": found.died,
         "worst_customer": None
         if found.worst_customer is None

@@ -50,7 +50,7 @@ def figures_of(run: Run, prices: Prices) -> Figures:
     """The figures of a run."""
     counted = run.counted
     within = [one for one in counted if not one.refused]
-    seconds = max(run.scenario.counted_s, 1e-9)
+    seconds = max(run.counted_s, 1e-9)
     by_reason = Counter(one.degraded for one in within if one.degraded is not None and not one.failed)
     by_box = [one for one in within if one.served_by.startswith(("box:", "base:")) and not one.failed]
     answered = [one for one in within if not one.failed]

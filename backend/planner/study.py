@@ -12,6 +12,7 @@ from multiprocessing import get_context
 from backend.planner.bill import Prices
 from backend.planner.figures import Figures, degraded_over_time, figures_of
 from backend.planner.goal import Clause, Goal
+from backend.planner.hopeless import Hopeless
 from backend.planner.run import run
 from backend.planner.scenario import Option, Scenario
 from backend.planner.search import smallest
@@ -21,6 +22,9 @@ STEPS_OVER_TIME = 60
 """So many points has the plot of degraded shares."""
 LONELY_SHARE = 0.5
 """Of a box's throughput that the first guess counts on: the goal needs some room above the mean."""
+LARGE = 5000
+"""From so many requests on a run takes long enough for a search to spare itself what it can: a run ends once its goal
+is out of reach, and as that makes too few boxes the cheaper mistake, the first guess leaves no room above the mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,8 @@ class Row:
     missed: tuple[Clause, ...]
     ttft_cdf: tuple[float, ...] = field(repr=False)
     degraded: tuple[tuple[float, float], ...] = field(repr=False)
+    stopped_at_s: float | None = None
+    """When the goal was out of reach, and the run was given up: the figures are those until then."""
 
     @property
     def option(self) -> Option:
@@ -89,13 +95,14 @@ class Studying:
         wanted = [(scenario, n) for scenario in self.scenarios for n in slots]
         with self._pool() as pool, ThreadPoolExecutor(self.jobs) as threads:
             answers = list(threads.map(lambda one: self._smallest(one[0], one[1], most, pool), wanted))
-        found = {Option(one.boxes, one.slots) for one in answers if one.boxes is not None}
-        self._look_at([(scenario, option) for scenario in self.scenarios for option in sorted(found)])
+            found = {Option(one.boxes, one.slots) for one in answers if one.boxes is not None}
+            rest = [(scenario, option) for scenario in self.scenarios for option in sorted(found)]
+            list(threads.map(lambda one: self._row(one[0], one[1], pool, searching=True), rest))
         return self._study(answers)
 
     def _smallest(self, scenario: Scenario, slots: int, most: int, pool: ProcessPoolExecutor) -> Answer:
         def enough(boxes: int) -> bool:
-            return not self._row(scenario, Option(boxes, slots), pool).missed
+            return not self._row(scenario, Option(boxes, slots), pool, searching=True).missed
 
         return Answer(scenario.name, slots, smallest(enough, first=first_guess(scenario, slots), most=most), most)
 
@@ -103,16 +110,12 @@ class Studying:
         with self._pool() as pool, ThreadPoolExecutor(self.jobs) as threads:
             list(threads.map(lambda one: self._row(one[0], one[1], pool), wanted))
 
-    def _row(self, scenario: Scenario, option: Option, pool: ProcessPoolExecutor) -> Row:
+    def _row(self, scenario: Scenario, option: Option, pool: ProcessPoolExecutor, *, searching: bool = False) -> Row:
         key = scenario.name, option
         if key not in self._rows:
-            if self.jobs == 1:
-                self.told(f"{scenario.name}: {option}")
-                row = look(scenario, option, self.goal, self.prices)
-            else:
-                row = pool.submit(look, scenario, option, self.goal, self.prices).result()
-                self.told(f"{scenario.name}: {option}")
-            self._rows[key] = row
+            self.told(f"{scenario.name}: {option}")
+            asked = scenario, option, self.goal, self.prices, searching and len(scenario.arrivals) >= LARGE
+            self._rows[key] = look(*asked) if self.jobs == 1 else pool.submit(look, *asked).result()
         return self._rows[key]
 
     def _pool(self) -> ProcessPoolExecutor:
@@ -126,15 +129,15 @@ class Studying:
         return Study(self.goal, rows, answers)
 
 
-def look(scenario: Scenario, option: Option, goal: Goal, prices: Prices) -> Row:
-    """One run, and what it shows. Raises PlanError, BadKnobs."""
-    done = run(scenario, option)
+def look(scenario: Scenario, option: Option, goal: Goal, prices: Prices, give_up: bool = False) -> Row:
+    """One run, and what it shows. ``give_up`` where the goal is out of reach. Raises PlanError, BadKnobs."""
+    done = run(scenario, option, Hopeless(goal, scenario) if give_up else None)
     found = figures_of(done, prices)
     times = sorted(one.ttft_s for one in done.counted if one.streamed and not one.failed and not one.refused)
     cdf = tuple(times[math.ceil(n * (len(times) - 1) / CDF_POINTS)] for n in range(CDF_POINTS + 1)) if times else ()
     step_s = max(1.0, round(scenario.length_s / STEPS_OVER_TIME))
     over_time = tuple(degraded_over_time(done, step_s))
-    return Row(scenario.name, found, goal.missed(found), cdf, over_time)
+    return Row(scenario.name, found, goal.missed(found), cdf, over_time, done.stopped_at_s)
 
 
 def first_guess(scenario: Scenario, slots: int) -> int:
@@ -143,7 +146,8 @@ def first_guess(scenario: Scenario, slots: int) -> int:
     answers = sum(one.output_tokens for one in scenario.arrivals)
     prompts = sum(one.prompt_tokens for one in scenario.arrivals)
     seconds = answers * costs.forward_s(decoding=batch, adapters=slots) / batch + prompts / costs.prefill_tokens_per_s
-    return max(1, math.ceil(seconds / scenario.length_s / LONELY_SHARE))
+    share = 1.0 if len(scenario.arrivals) >= LARGE else LONELY_SHARE
+    return max(1, math.ceil(seconds / scenario.length_s / share))
 
 
 def default_jobs() -> int:

@@ -41,7 +41,7 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{found.swaps_per_s:.2f}",
         f"{found.tokens_per_s:,.0f}",
         f"{'over ' if found.bill.unpriced else ''}{found.bill.total:,.0f}{hosted}",
-        "yes" if not row.missed else "no: " + ", ".join(clause.text for clause in row.missed),
+        "yes" if not row.missed else "no: " + ", ".join(clause.text for clause in row.missed) + _until(row),
     )
 
 
@@ -58,8 +58,15 @@ def narrow_cells(row: Row) -> tuple[str, ...]:
         f"{found.failed:.1%}",
         f"{found.swaps:.2f}",
         f"{found.bill.total:,.0f}",
-        "no" if row.missed else "yes",
+        "yes" if not row.missed else "no" if row.stopped_at_s is None else "no*",
     )
+
+
+GIVEN_UP = "* given up once the goal was out of reach: figures until then, of those that were answered"
+
+
+def _until(row: Row) -> str:
+    return "" if row.stopped_at_s is None else f" (given up after {row.stopped_at_s:.0f} s)"
 
 
 def in_time(seconds: float) -> str:

@@ -39,7 +39,16 @@ def load(settings: Settings, boxes: Sequence[Box], gateway: str, folder: Path, s
     traffic.write_text(json.dumps(settings.mix()))
     out.unlink(missing_ok=True)
     command = [sys.executable, "-m", "gateway.cli", "load", "--url", gateway, "--keys", str(keys)]
-    command += ["--traffic", str(traffic), "--patience", f"{ANSWER_WITHIN_S:.0f}s", "--json", "--out", str(out)]
+    command += [
+        "--traffic",
+        str(traffic),
+        "--patience",
+        f"{ANSWER_WITHIN_S:.0f}s",
+        "--json",
+        "--samples",
+        "--out",
+        str(out),
+    ]
     command += [option for box in boxes for option in ("--box", box.url)]
     limit_s = settings.warm_up + settings.seconds + ANSWER_WITHIN_S + 30
     say(

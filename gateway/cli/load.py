@@ -24,7 +24,7 @@ from backend.loadtest.cost import CostModel, table
 from backend.loadtest.generator import Generator, Run
 from backend.loadtest.models import GatewaySilent, KeyRefused, models_of, reach
 from backend.loadtest.page import page
-from backend.loadtest.report import Window, report
+from backend.loadtest.report import Window, columns, report
 from backend.loadtest.scrape import Look, between, look, reader
 from backend.traffic.arrival import Arrival
 from backend.traffic.mix import TrafficMix
@@ -87,6 +87,9 @@ def load(
     ] = None,
     record: Annotated[Path | None, typer.Option(metavar="FILE", help="Write what was sent as a trace.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report as JSON.")] = None,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="Keep every request in the JSON, as failsoft plan --calibrate needs it.")
+    ] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report as one HTML page.")] = None,
     beside: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A report (JSON) of one standalone deployment, for the table.")
@@ -127,6 +130,7 @@ def load(
             at_once=at_once,
             exact_output=exact_output,
             metrics=f"{(metrics or address_url).rstrip('/')}/metrics",
+            samples=samples,
             boxes=tuple(f"{one.rstrip('/')}/metrics" for one in box or ()),
         )
         standalone = None if beside is None else read_report(beside)
@@ -201,6 +205,7 @@ class Settings:
     at_once: int
     exact_output: bool
     metrics: str
+    samples: bool
     boxes: tuple[str, ...]
 
 
@@ -248,6 +253,8 @@ async def _perform(settings: Settings, screen: LoadScreen) -> tuple[dict[str, An
         between(before, after, settings.metrics),
         {**_about(settings, began), "adapters": len({one.model for one in askers or arrivals})},
     )
+    if settings.samples:
+        document["samples"] = columns(run.samples)
     return document, arrivals
 
 

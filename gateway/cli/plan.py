@@ -16,23 +16,27 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from backend.planner.assumptions import assumptions
 from backend.planner.bill import Prices
 from backend.planner.document import document
 from backend.planner.goal import DEFAULT, HELP, BadGoal, read_goal
+from backend.planner.observed import CalibrationError
 from backend.planner.page import page
 from backend.planner.scenario import Option, ProviderPace, Scenario
 from backend.planner.study import Study, Studying, default_jobs
 from backend.planner.terms import PlanError, compiled, fleet_of, known_models, made_up
 from backend.planner.what_if import Traffic, WhatIf, read_what_if
-from backend.planner.words import NARROW, answer_lines, narrow_cells
+from backend.planner.words import GIVEN_UP, NARROW, answer_lines, narrow_cells
 from backend.simulator.engine_knobs import BadKnobs, ModelKnobs
 from backend.traffic.mix import TrafficMix
 from backend.traffic.population import NobodyToAsk
 from backend.traffic.read import TrafficError, read_mix
 from backend.traffic.trace import read_trace
+from gateway.cli import plan_engine
 from gateway.cli.exit_codes import FOUND_WRONG, MISUSE
+from gateway.cli.plan_engine import engine_of
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.durations import parse_duration
 from gateway.policy.validate import read_folder
@@ -95,6 +99,18 @@ def plan(
     decode_ms: Annotated[float | None, typer.Option(help="Engine: any step [1.3].", min=0.001)] = None,
     decode_ms_per_seq: Annotated[float | None, typer.Option(help="Engine: of each sequence [0.23].", min=0)] = None,
     decode_ms_per_adapter: Annotated[float | None, typer.Option(help="Engine: of each adapter [0.02].", min=0)] = None,
+    engine: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML of these, such as decode_ms: 5.1; options go before it.")
+    ] = None,
+    calibrate: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Take the engine from what was measured: a report of failsoft load --samples, or a table of "
+            "bench.gpu; repeatable.",
+        ),
+    ] = None,
+    save_engine: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the engine, for --engine.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same gives the same plan [the file's, or 1].")] = None,
     jobs: Annotated[
         int, typer.Option(help="Simulations at a time; 0: as many as there are processors, at most 4.", min=0)
@@ -123,23 +139,29 @@ def plan(
             },
             None if policies is None else compiled(read_folder(policies)),
         )
+        options = ModelKnobs(
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            kv_cache_tokens=kv_cache_tokens,
+            swap_ms=swap_ms,
+            disk_load_ms=disk_load_ms,
+            prefill_tokens_per_s=prefill_tokens_per_s,
+            decode_ms=decode_ms,
+            decode_ms_per_seq=decode_ms_per_seq,
+            decode_ms_per_adapter=decode_ms_per_adapter,
+        )
+        knobs, measured = engine_of(engine, calibrate or (), options)
+        if calibrate:
+            sys.stderr.writelines(f"{line}\n" for line in plan_engine.told(measured))
+        if save_engine is not None:
+            plan_engine.save_engine(save_engine, knobs, measured.notes)
         like = Scenario(
             AS_IT_IS,
             (),
             0.0,
             0.0,
             made_up(()),
-            ModelKnobs(
-                max_num_seqs=max_num_seqs,
-                max_num_batched_tokens=max_num_batched_tokens,
-                kv_cache_tokens=kv_cache_tokens,
-                swap_ms=swap_ms,
-                disk_load_ms=disk_load_ms,
-                prefill_tokens_per_s=prefill_tokens_per_s,
-                decode_ms=decode_ms,
-                decode_ms_per_seq=decode_ms_per_seq,
-                decode_ms_per_adapter=decode_ms_per_adapter,
-            ),
+            knobs,
             ProviderPace(hosted_ttft_ms / 1000, hosted_itl_ms / 1000),
             seed=seed if seed is not None else source.mix.seed if source.mix is not None else 1,
         )
@@ -158,7 +180,7 @@ def plan(
                 study = studying.compare(wanted)
             else:
                 study = studying.search(_numbers(slots or "8", "--slots", MOST_SLOTS), most_boxes)
-    except (PlanError, BadGoal, NobodyToAsk, BadKnobs) as error:
+    except (PlanError, CalibrationError, BadGoal, NobodyToAsk, BadKnobs) as error:
         raise _misuse(str(error)) from None
     except TrafficError as error:
         for one in error.diagnostics:
@@ -249,18 +271,28 @@ def _numbers(text: str, option: str, most: int) -> list[int]:
     return list(found)
 
 
+class _Simulating:
+    """What was begun last, and for how long all of it has gone on, which is drawn anew while nothing is told."""
+
+    def __init__(self) -> None:
+        self._began_s = time.monotonic()
+        self._runs = 0
+        self._words = "simulating"
+
+    def told(self, words: str) -> None:
+        self._runs += 1
+        self._words = words
+
+    def __rich__(self) -> Text:
+        return Text(f"{self._words} (run {self._runs}, {time.monotonic() - self._began_s:.0f} s)")
+
+
 @contextmanager
 def _telling(console: Console) -> Iterator[Any]:
     """Shows what is being simulated, where somebody looks."""
-    began, done = time.monotonic(), 0
-    with console.status("simulating") as status:
-
-        def told(words: str) -> None:
-            nonlocal done
-            done += 1
-            status.update(f"{escape(words)} (run {done}, {time.monotonic() - began:.0f} s)")
-
-        yield told
+    screen = _Simulating()
+    with console.status(screen):
+        yield screen.told
 
 
 def _show(study: Study, scenarios: Sequence[Scenario], prices: Prices, console: Console) -> None:
@@ -276,6 +308,8 @@ def _show(study: Study, scenarios: Sequence[Scenario], prices: Prices, console: 
                 *most, verdict = (escape(cell) for cell in narrow_cells(row))
                 table.add_row(*most, f"[{'red' if row.missed else 'green'}]{verdict}[/]")
         console.print(table)
+    if any(row.stopped_at_s is not None for row in study.rows):
+        console.print(f"[dim]{escape(GIVEN_UP)}[/]")
     for line in answer_lines(study):
         console.print(f"[bold]→[/] {escape(line)}")
     console.print("[dim]taken for granted:[/]")

@@ -128,13 +128,16 @@ class BoxLoad:
     def has_room(self, adapter: str) -> bool:
         """Whether a request for ``adapter`` would wait for nobody: fewer are in flight than the limit, few are silent,
         and there is a LoRA slot for it beside those of all adapters in flight."""
+        return self.lets_in and self.has_slot(adapter)
+
+    @property
+    def lets_in(self) -> bool:
+        """The part of that which holds for every adapter."""
         attempts = self.attempts
-        if not self.limit.admits(attempts.total) or attempts.silent >= self.silent_limit:
-            return False
-        return self.has_slot(adapter)
+        return self.limit.admits(attempts.total) and attempts.silent < self.silent_limit
 
     def has_slot(self, adapter: str) -> bool:
-        """The last part of that."""
+        """The part of that which is about LoRA slots."""
         attempts = self.attempts
         kept = 0
         if (reservation := self.turns.reservation) is not None:

@@ -121,9 +121,17 @@ class WaitingLine(Generic[B]):
             pass  # who is next depends on who has just got in
 
     def _serve_one(self, turned_away: set[tuple[int, str]], now: float) -> bool:
-        for key in sorted(self._queues.keys() - turned_away, key=self._turn):
+        # Whose turn it is matters only among those who can move. In an overload that is next to nobody, while hundreds
+        # wait and are looked at whenever an answer ends.
+        roomy: dict[B, bool] = {}
+        able = [
+            key
+            for key in self._queues.keys() - turned_away
+            if _may_get_in(self._queues[key][0], roomy, now) or _waits_in_vain(self._queues[key][0], now)
+        ]
+        for key in sorted(able, key=self._turn):
             waiter = self._queues[key][0]
-            if all(box.condition(waiter.adapter, now) is not None for box in waiter.boxes):
+            if _waits_in_vain(waiter, now):
                 self.leave(waiter)
                 self._push_out(waiter)
                 return True
@@ -163,6 +171,25 @@ class WaitingLine(Generic[B]):
             ):
                 return box
         return None
+
+
+def _waits_in_vain(waiter: Waiter[B], now: float) -> bool:
+    """Whether no box is left that could be asked."""
+    return all(box.condition(waiter.adapter, now) is not None for box in waiter.boxes)
+
+
+def _may_get_in(waiter: Waiter[B], roomy: dict[B, bool], now: float) -> bool:
+    """False where no box has room for it, in a look that is cheaper than ``_room_for``; ``roomy``: what is known of the
+    boxes already."""
+    for box in waiter.boxes:
+        some = roomy.get(box)
+        if some is None:
+            load = box.load
+            load.turns.expire(now)
+            some = roomy[box] = load.lets_in
+        if some and box.load.has_slot(waiter.adapter) and box.condition(waiter.adapter, now) is None:
+            return True
+    return False
 
 
 def _hesitation_s(box: Roomy, found: Fit, home: Roomy | None, adapter: str, now: float) -> float:

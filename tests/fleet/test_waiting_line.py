@@ -209,6 +209,50 @@ def test_slots_are_never_overbooked_nobody_is_lost_and_no_room_is_left_empty(
         assert not any(home.has_room(adapter) for adapter in house.line.by_adapter), "at home there is room"
 
 
+class LooksAtAll(WaitingLine[Box]):
+    """Takes all in their order, whether they can move or not."""
+
+    def _serve_one(self, turned_away: set[tuple[int, str]], now: float) -> bool:
+        for key in sorted(self._queues.keys() - turned_away, key=self._turn):
+            waiter = self._queues[key][0]
+            if all(box.condition(waiter.adapter, now) is not None for box in waiter.boxes):
+                self.leave(waiter)
+                self._push_out(waiter)
+                return True
+            box = self._room_for(waiter, now)
+            if box is not None and self._take(waiter, box, now):
+                self.leave(waiter)
+                return True
+            turned_away.add(key)
+        return False
+
+
+@given(operations=OPERATIONS, slots=st.integers(1, 2), down=st.sets(st.integers(0, 2)), slow=st.sets(st.integers(0, 2)))
+def test_who_can_move_is_found_as_if_everybody_were_looked_at(
+    operations: list[tuple[str, str, int]], slots: int, down: set[int], slow: set[int]
+) -> None:
+    houses = []
+    for kind in (WaitingLine[Box], LooksAtAll):
+        house = House(*(Box(name, BoxLoad(slots), slow=n in slow) for n, name in enumerate("xyz")))
+        house.line = kind(house._take, lambda waiter, house=house: house.pushed_out.append(waiter.adapter))  # type: ignore[misc]
+        now = 0.0
+        for count, (what, adapter, number) in enumerate(operations):
+            now += 0.01
+            box = house.boxes[number % 3]
+            if what == "enter":
+                house.enter(adapter, rank=number, now=now)
+            elif what == "end" and box.load.attempts.of(adapter):
+                house.end(box, adapter, now)
+            elif what == "pass":
+                now += number / 10
+                for n in down:
+                    house.boxes[n].down = count % 2 == 0
+                house.line.serve(now)
+        houses.append(house)
+    one, two = houses
+    assert (one.served, one.pushed_out, one.line.by_adapter) == (two.served, two.pushed_out, two.line.by_adapter)
+
+
 def test_who_got_room_elsewhere_is_owed_no_turn_at_home() -> None:
     home, other = busy("x"), busy(slots=2, name="b")
     house = House(home, other)

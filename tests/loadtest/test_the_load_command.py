@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from backend.planner.observed import COLUMNS
 from gateway.cli.main import main
 from tests.cli.served import Served
 from tests.support.processes import Processes, Simulator
@@ -73,8 +74,15 @@ async def test_a_run_reports_what_each_customer_got(processes: Processes, tmp_pa
     document = await house.load(
         "--traffic", house.file("traffic.yaml"), "--box", box.url,
         "--record", house.file("trace.jsonl"), "--out", house.file("a.json"), "--html", house.file("a.html"),
+        "--samples",
     )  # fmt: skip
     overall = document["overall"]
+    samples = document["samples"]
+    assert samples.keys() >= set(COLUMNS)
+    assert {len(column) for column in samples.values()} == {overall["requests"] + document["run"]["warm_up_requests"]}
+    assert set(samples["served_by"]) == {"box:a"}
+    firsts = zip(samples["sent_s"], samples["first_s"], samples["last_s"], strict=True)
+    assert all(sent < first <= last for sent, first, last in firsts if first is not None)
     assert overall["requests"] == overall["answered"] > 10
     assert overall["ttft_ms"]["count"] == overall["streamed"] < overall["requests"]
     assert overall["ttft_ms"]["p50"] >= 5

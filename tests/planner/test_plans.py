@@ -11,6 +11,7 @@ import pytest
 from backend.planner.bill import HOURS_A_MONTH, Prices
 from backend.planner.figures import degraded_over_time, figures_of
 from backend.planner.goal import DEFAULT, read_goal
+from backend.planner.hopeless import Hopeless
 from backend.planner.house import House
 from backend.planner.run import run
 from backend.planner.scenario import Option, ProviderPace, Scenario
@@ -220,3 +221,27 @@ def test_a_connection_that_is_cut_in_memory_ends_on_both_sides() -> None:
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(cut())
     assert sorted(ended, key=lambda one: one[0]) == [("client", None), ("server", ConnectionResetError)]
+
+
+def test_a_run_is_given_up_only_where_the_goal_is_missed_whatever_comes() -> None:
+    busy = scenario(BUSY.model_copy(update={"requests_per_minute": 1500.0, "duration": 6.0}))
+    whole = run(busy, Option(1, 4))
+    for text, given_up in (("p95 ttft < 300ms", True), ("degraded < 1%", True), ("p95 ttft < 9s", False)):
+        goal = read_goal(text)
+        part = run(busy, Option(1, 4), Hopeless(goal, busy))
+        assert (part.stopped_at_s is not None) == bool(goal.missed(figures_of(whole, Prices()))) == given_up
+        if given_up:
+            assert goal.missed(figures_of(part, Prices()))
+            assert len(part.asked) < len(whole.asked)
+            assert all(one.ended for one in part.asked)
+        else:
+            assert part.asked == whole.asked
+
+
+def test_a_search_in_a_large_traffic_finds_what_one_of_whole_runs_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    mix = BUSY.model_copy(update={"requests_per_minute": 1500.0, "duration": 5.0})
+    goal = read_goal("p95 ttft < 200ms and degraded < 1%")
+    whole = Studying([scenario(mix)], goal, Prices()).search([8], most=8)
+    monkeypatch.setattr("backend.planner.study.LARGE", 1)
+    spared = Studying([scenario(mix)], goal, Prices()).search([8], most=8)
+    assert spared.answers == whole.answers
