@@ -87,9 +87,9 @@ def histories(draw: st.DrawFn) -> list[bytes]:
             named = draw(st.sampled_from([["hosted"], ["hosted", "elsewhere"]]))
             token = {"name": "ops", "sha256": draw(st.sampled_from(DIGESTS)), "scope": "read"}
             fleet = {"fleets": FLEETS, "providers": {name: {"model": model} for name in named}, "admin_tokens": [token]}
-        everybody = [known[name] for name in sorted(known)]
+        everybody: list[Any] = [known[name] for name in sorted(known)]
         if everybody and not draw(st.integers(0, 19)):
-            everybody.append(everybody[0])
+            everybody.append(draw(st.sampled_from([everybody[0], 5, {}])))
         document = {"format": 1, "fleet": fleet, "defaults": defaults, "customers": everybody}
         found.append(json.dumps(document).encode())
     return found

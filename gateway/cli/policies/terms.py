@@ -95,8 +95,8 @@ def author() -> str:
 def extent(policy_set: PolicySet) -> str:
     """``2 customers, 3 adapters, 2 boxes``"""
     boxes = sum(len(fleet.boxes) for fleet in policy_set.fleet.fleets.values())
-    adapters = sum(len(customer.adapters) for customer in policy_set.customers)
-    counts = (len(policy_set.customers), "customer", "s"), (adapters, "adapter", "s"), (boxes, "box", "es")
+    adapters, customers = policy_set.adapters, len(policy_set.customers)
+    counts = (customers, "customer", "s"), (adapters, "adapter", "s"), (boxes, "box", "es")
     return ", ".join(f"{count} {noun}{'' if count == 1 else ending}" for count, noun, ending in counts)
 
 
