@@ -21,6 +21,7 @@ from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.models import CustomerFile
 from gateway.policy.policy_set import PolicySet, StoredDocument, stored_document, validated, validated_customer
 from gateway.policy.together import distinct
+from gateway.policy.uncollected import uncollected
 from gateway.policy.versions import StoredVersion
 
 AT_ONCE = 100
@@ -53,6 +54,7 @@ class Compiler:
         self._env = dict(env)
         self._known: _Known | None = None
 
+    @uncollected()
     def compile(self, version: StoredVersion) -> CompiledPolicy:
         """What the request path reads: what :func:`~gateway.policy.compile.compile_policy` makes of the whole set.
 
