@@ -172,8 +172,7 @@ class Gateway:
                 admin.append(listen(settings.host, settings.admin_port))
             if self._crew is not None:
                 public = share(public.pop(), settings.workers)
-            for ahead in (self._accounts, self._fleets, self._adapters):
-                self._follower.before_change(ahead.prepare)
+            self._follower.before_change(self._accounts.prepare, self._fleets.prepare, self._adapters.prepare)
             self._follower.on_change(self._took_effect)
             await self._follower.start()
             await self._keep_accounts()
