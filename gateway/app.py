@@ -172,7 +172,7 @@ class Gateway:
                 admin.append(listen(settings.host, settings.admin_port))
             if self._crew is not None:
                 public = share(public.pop(), settings.workers)
-            self._follower.before_change(self._accounts.prepare)
+            self._follower.before_change(self._accounts.prepare, self._fleets.prepare, self._adapters.prepare)
             self._follower.on_change(self._took_effect)
             await self._follower.start()
             await self._keep_accounts()

@@ -26,6 +26,7 @@ from gateway.errors import StoreError
 from gateway.observe.metrics import GatewayMetrics
 from gateway.policy.compiled import CompiledPolicy, CustomerPolicy, ProviderSpec
 from gateway.policy.reconnect import patiently
+from gateway.policy.uncollected import uncollected
 from gateway.tasks import TaskSet
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class Accounts:
         metrics.before_render(lambda: shown.show(self.usage.total))
         metrics.before_render(lambda: metrics.accounts_alone.set(int(self.on_its_own)))
 
+    @uncollected()
     def prepare(self, policy: CompiledPolicy) -> None:
         """In a thread: make what :meth:`follow` will need for ``policy``, so that it takes no time there."""
         if not self._visits:

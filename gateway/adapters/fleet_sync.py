@@ -46,9 +46,9 @@ class FleetSync:
             raise LookupError(f"fleet {self.name} follows no policy yet")
         return self._spec
 
-    def follow(self, policy: CompiledPolicy) -> None:
-        """From now on boxes are to have what this version names."""
-        before, self.wanted = self.wanted, wanted_of(policy, self.name)
+    def follow(self, policy: CompiledPolicy, wanted: Mapping[str, Wanted] | None = None) -> None:
+        """From now on boxes are to have what this version names: ``wanted``, where that was worked out before."""
+        before, self.wanted = self.wanted, wanted_of(policy, self.name) if wanted is None else wanted
         self._spec = policy.fleets[self.name]
         self._former.learned(dropped(before, self.wanted, wall_s()))
         self._former.named(self.wanted.keys())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from gateway.adapters.box_sync import BoxReport, Step
 from gateway.adapters.fleet_sync import FleetSync
 from gateway.adapters.lease import Lease
 from gateway.adapters.plan import Kind, Load, Terms, Verify
+from gateway.adapters.wanted import Wanted, wanted_of
 from gateway.errors import StoreError
 from gateway.fleet.box import Box
 from gateway.fleet.fleet import Fleets
@@ -98,6 +99,7 @@ class AdapterKeeper:
         self._metrics = metrics.adapter_sync
         self._alarms = alarms
         self._events = events
+        self._prepared: tuple[CompiledPolicy, Mapping[str, Mapping[str, Wanted]]] | None = None
         self._lease = Lease(self._lease_changed)
         self._url: str | None = None
         self._tasks = TaskSet()
@@ -111,12 +113,18 @@ class AdapterKeeper:
         self._url = url
         self._tend()
 
+    def prepare(self, policy: CompiledPolicy) -> None:
+        """In a thread: work out what :meth:`follow` will need for ``policy``."""
+        self._prepared = policy, {name: wanted_of(policy, name) for name in policy.fleets}
+
     def follow(self, policy: CompiledPolicy) -> None:
         """A version came in force; the fleets follow it already."""
         self._watching = frozenset(name for name, fleet in policy.fleets.items() if fleet.sync.watch)
+        prepared, self._prepared = self._prepared, None
+        wanted = prepared[1] if prepared is not None and prepared[0] is policy else {}
         for name in policy.fleets:
             # Also where it is not watched: what is dropped now may be unloaded once it is.
-            self._syncs.setdefault(name, FleetSync(name, self._store, self._told)).follow(policy)
+            self._syncs.setdefault(name, FleetSync(name, self._store, self._told)).follow(policy, wanted.get(name))
         for name in self._syncs.keys() - policy.fleets.keys():
             del self._syncs[name]
         boxes = [box for box in self._fleets.all() if box.spec.fleet in self._watching]

@@ -82,6 +82,11 @@ class Fleets:
         self._unconfigured: set[str] = set()
         metrics.before_render(lambda: show(metrics, self.all(), self.homes, self._clock()))
 
+    def prepare(self, compiled: CompiledPolicy) -> None:
+        """In a thread: what :meth:`follow` will ask of ``compiled``, and takes long with thousands of customers."""
+        for name in compiled.fleets:
+            compiled.askable(name)
+
     def follow(self, compiled: CompiledPolicy) -> None:
         """Take over the boxes of a policy version. A box whose address, key and base model stayed keeps its state.
 
@@ -92,9 +97,7 @@ class Fleets:
         fleets: dict[str, tuple[Box, ...]] = {}
         known: dict[str, frozenset[str]] = {}
         for fleet in compiled.fleets.values():
-            adapters = frozenset[str]().union(
-                *(customer.askable for customer in compiled.customers.values() if customer.fleet.name == fleet.name)
-            )
+            adapters = compiled.askable(fleet.name)
             boxes = []
             for spec in fleet.boxes:
                 box = before.get((fleet.name, spec.name))

@@ -60,6 +60,14 @@ class CompiledCustomer:
     dropped: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What a customer's rules come to, which others may have too."""
+
+    rules: Effective
+    steps: tuple[Step, ...]
+
+
 class Frame:
     """All that customers have in common: what one comes to depends on its own file and on this, and on nothing else."""
 
@@ -71,18 +79,24 @@ class Frame:
         self.admin_tokens = {token.digest: token for token in map(_admin_token, fleet.admin_tokens)}
         self._steps: dict[tuple[Step, ...], tuple[Step, ...]] = {}
 
-    def customer(self, customer: models.CustomerFile) -> CompiledCustomer:
-        """What becomes of one that holds together with the rest."""
+    def common(self, customer: models.Rules) -> Common:
+        """What becomes of the rules of one that holds together with the rest."""
         rules = effective(self.defaults, customer, self.written.providers)
-        fleet = next(iter(self.fleets.values())) if customer.fleet is None else self.fleets[customer.fleet]
         steps = tuple(_step(step, self.providers, self.written.providers) for step in rules.steps)
         # Most customers have the same: once is enough, also for those who look at all of them.
         steps = self._steps.setdefault(steps, steps)
         if len(self._steps) > MOST_STEPS:
             self._steps.clear()
-        policy = _customer(customer, rules, fleet, steps)
+        return Common(rules, steps)
+
+    def customer(self, customer: models.CustomerFile, common: Common | None = None) -> CompiledCustomer:
+        """What becomes of one that holds together with the rest. ``common``: what its rules come to, if that is known;
+        then its own are not looked at."""
+        common = common or self.common(customer)
+        fleet = next(iter(self.fleets.values())) if customer.fleet is None else self.fleets[customer.fleet]
+        policy = _customer(customer, common.rules, fleet, common.steps)
         keys = tuple(ApiKey(_digest(key.sha256), policy, key.name, key.expires) for key in customer.keys)
-        return CompiledCustomer(policy, keys, rules.dropped > 0)
+        return CompiledCustomer(policy, keys, common.rules.dropped > 0)
 
 
 def assembled(

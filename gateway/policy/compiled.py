@@ -210,6 +210,15 @@ class CompiledPolicy:
     keys: Mapping[bytes, ApiKey]
     warnings: tuple[str, ...] = ()
     admin_tokens: Mapping[bytes, AdminToken] = field(default_factory=dict)
+    _askable: dict[str, frozenset[str]] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def askable(self, fleet: str) -> frozenset[str]:
+        """The adapters that a fleet's boxes may be asked for. Of ten thousand customers it takes milliseconds, once."""
+        found = self._askable.get(fleet)
+        if found is None:
+            ours = (customer.askable for customer in self.customers.values() if customer.fleet.name == fleet)
+            found = self._askable[fleet] = frozenset[str]().union(*ours)
+        return found
 
     def authenticate(self, key: bytes, today: dt.date) -> CustomerPolicy | None:
         """The customer whose key this is, or None. Compares digests in constant time; reads no clock."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Protocol
 
 from gateway.policy.compiled import FROM_ENVIRONMENT
 from gateway.policy.diagnostics import Finding, Location, Part, key_path, meant
@@ -20,7 +22,16 @@ OFTEN_S = 600.0
 """Drills that come more often than this are more likely a slip than meant."""
 
 
-def by_name(customers: tuple[CustomerFile, ...]) -> Locate:
+class Customer(Protocol):
+    """Whose adapters are counted."""
+
+    @property
+    def fleet(self) -> str | None: ...
+    @property
+    def adapters(self) -> Sequence[str]: ...
+
+
+def by_name(customers: Sequence[CustomerFile]) -> Locate:
     """Places by the customer's name, for policies that did not come from files."""
     return lambda index, at: f"customer {customers[index].customer}, {key_path(at)}"
 
@@ -36,7 +47,7 @@ class _Taken:
 
 
 def crosscheck(
-    fleet: FleetFile, defaults: Rules, customers: tuple[CustomerFile, ...], locate: Locate, *, warnings: bool = True
+    fleet: FleetFile, defaults: Rules, customers: Sequence[CustomerFile], locate: Locate, *, warnings: bool = True
 ) -> Iterator[Finding]:
     """Every finding; without ``warnings`` some of those are left out, which take as long as all errors."""
     yield from _fleets(fleet)
@@ -48,10 +59,38 @@ def crosscheck(
         if warnings:
             yield from _rules(index, customer, defaults, fleet)
     if warnings:
-        yield from _pools(fleet, customers)
+        yield from _pools(fleet, Counter(in_fleets(customers, fleet)))
     yield from _admin_tokens(fleet, taken, locate)
     for index, customer in enumerate(customers):
         yield from _aliases(index, customer, taken, locate)
+
+
+def crosscheck_general(fleet: FleetFile, defaults: Rules, adapters: Mapping[str, int]) -> Iterator[Finding]:
+    """What :func:`crosscheck` finds where nothing is to be said of customers. ``adapters``: how many each fleet has."""
+    yield from _fleets(fleet)
+    yield from _steps("defaults", ("defaults", "fallback"), defaults.fallback, fleet)
+    yield from _pools(fleet, adapters)
+    yield from _admin_tokens(fleet, _Taken(frozenset()), lambda index, at: "")
+
+
+def crosscheck_rules(fleet: FleetFile, defaults: Rules, rules: Rules) -> Iterator[Finding]:
+    """What is to be said of a customer's rules, whosever they are."""
+    yield from _steps(0, ("fallback",), rules.fallback, fleet)
+    yield from _rules(0, rules, defaults, fleet)
+
+
+def crosscheck_own(fleet: FleetFile, customer: CustomerFile) -> Iterator[Finding]:
+    """What is to be said of the rest of a customer, whoever else there is."""
+    taken = _Taken(base_models=frozenset(one.base_model for one in fleet.fleets.values()))
+    yield from _customer(0, customer, fleet, taken, by_name((customer,)))
+    yield from _aliases(0, customer, taken, by_name((customer,)))
+
+
+def in_fleets(customers: Iterable[Customer], fleet: FleetFile) -> Iterator[str]:
+    """The fleet of each adapter; an empty name where none is written and there are several."""
+    only = next(iter(fleet.fleets)) if len(fleet.fleets) == 1 else ""
+    for customer in customers:
+        yield from repeat(customer.fleet or only, len(customer.adapters))
 
 
 def _fleets(fleet: FleetFile) -> Iterator[Finding]:
@@ -77,20 +116,16 @@ def _fleets(fleet: FleetFile) -> Iterator[Finding]:
             yield Finding("fleet", at, "watches, and nothing says where adapters lie", "write adapter_root", "warning")
 
 
-def _pools(fleet: FleetFile, customers: tuple[CustomerFile, ...]) -> Iterator[Finding]:
+def _pools(fleet: FleetFile, named: Mapping[str, int]) -> Iterator[Finding]:
     """Pools that do not hold what may be asked for: what one drops is read from disk inside of the engine's step."""
-    only = next(iter(fleet.fleets)) if len(fleet.fleets) == 1 else None
-    named = Counter[str]()
-    for customer in customers:
-        named[customer.fleet or only or ""] += len(customer.adapters)
     for fleet_name, one in fleet.fleets.items():
         for box_name, box in one.boxes.items():
             # Without the key, `failsoft backend` makes the pool as large as is needed.
-            if box.max_cpu_loras is not None and box.max_cpu_loras < named[fleet_name]:
+            if box.max_cpu_loras is not None and box.max_cpu_loras < named.get(fleet_name, 0):
                 yield Finding(
                     "fleet",
                     ("fleets", fleet_name, "boxes", box_name, "max_cpu_loras"),
-                    f"is less than the {named[fleet_name]} adapters that this fleet's policies name",
+                    f"is less than the {named.get(fleet_name, 0)} adapters that this fleet's policies name",
                     "vLLM reads one that it has dropped from disk while all others wait, and ends if it cannot",
                     "warning",
                 )
@@ -171,7 +206,7 @@ def _aliases(index: int, customer: CustomerFile, taken: _Taken, locate: Locate) 
             yield Finding(index, at, "all weights are 0", "one has to be more")
 
 
-def _rules(index: int, customer: CustomerFile, defaults: Rules, fleet: FleetFile) -> Iterator[Finding]:
+def _rules(index: int, customer: Rules, defaults: Rules, fleet: FleetFile) -> Iterator[Finding]:
     rules = effective(defaults, customer, fleet.providers)
 
     def warn(key: str, message: str, hint: str = "") -> Finding:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.policy.compiled import OnBrokenStream, Priority
-from gateway.policy.models import CustomerFile, Drills, Hosted, Limits, Provider, ProviderStep, Rules, Step
+from gateway.policy.models import Drills, Hosted, Limits, Provider, ProviderStep, Rules, Step
 
 BUILT_IN_PROVIDER = "hosted"
 TTFT_BUDGET_S = 2.0
@@ -44,7 +44,7 @@ class Effective:
     """Provider steps that ``hosted.allowed: false`` takes out."""
 
 
-def effective(defaults: Rules, customer: CustomerFile, providers: Mapping[str, Provider]) -> Effective:
+def effective(defaults: Rules, customer: Rules, providers: Mapping[str, Provider]) -> Effective:
     """Whole keys replace whole keys: nothing inside of them is merged."""
 
     def value(key: str, built_in: Any) -> Any:

@@ -108,9 +108,9 @@ class PolicyFollower:
             raise RuntimeError("there is no store")
         return self._redis_url
 
-    def before_change(self, prepare: OnChange) -> None:
-        """Call ``prepare`` in a thread with each version before it comes into force, for what takes long."""
-        self._before_change.append(prepare)
+    def before_change(self, *prepare: OnChange) -> None:
+        """Call each ``prepare`` in a thread with each version before it comes into force, for what takes long."""
+        self._before_change += prepare
 
     def on_change(self, listener: OnChange) -> None:
         """Call ``listener`` in the event loop with each version that comes into force, and with the one that is."""

@@ -58,17 +58,31 @@ def price_of(model: str) -> Price | None:
     return prices.get(f"{provider}|{name}")
 
 
+def _map_file() -> Path | None:
+    spec = importlib.util.find_spec("litellm")
+    folders = [] if spec is None else spec.submodule_search_locations or []
+    return next((Path(folder, MAP_FILE) for folder in folders), None)
+
+
+def price_map_state() -> bytes:
+    """Which map it is: another one after an upgrade, for those who remember what they made of it."""
+    try:
+        found = None if (file := _map_file()) is None else file.stat()
+    except OSError:
+        found = None
+    return b"" if found is None else f"{found.st_size} {found.st_mtime_ns}".encode()
+
+
 @cache
 def price_map() -> Mapping[str, Price]:
     """All prices, by the map's own names and by ``provider|name``. Some ten milliseconds, once: not on a loop."""
-    spec = importlib.util.find_spec("litellm")
-    folders = [] if spec is None else spec.submodule_search_locations or []
-    for folder in folders:
-        try:
-            return _read(Path(folder, MAP_FILE).read_bytes())
-        except (OSError, msgspec.DecodeError) as error:
-            log.warning("LiteLLM's price map cannot be read: %s", error)
-    return {}
+    if (file := _map_file()) is None:
+        return {}
+    try:
+        return _read(file.read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        log.warning("LiteLLM's price map cannot be read: %s", error)
+        return {}
 
 
 def _read(data: bytes) -> Mapping[str, Price]:

@@ -10,18 +10,22 @@ import hashlib
 import multiprocessing
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from gateway.policy.models import CustomerFile
+from gateway.policy.alone import Alone
+from gateway.policy.compile import Common
+from gateway.policy.models import CustomerFile, Rules
 from gateway.policy.policy_set import dumped
 from gateway.policy.quick_source import QuickReader
-from gateway.policy.read_before import ReadBefore
+from gateway.policy.read_before import Entry, ReadBefore
 from gateway.policy.source import SourceError, decode, read_bounded
 
 WORTH_IT = 2_000
@@ -31,44 +35,60 @@ CHUNKS = 4
 """For each process, so that they end at about the same time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ahead:
-    """A valid file: its ``text``, the ``document`` that is kept of the customer, and the ``customer``."""
+RULES = tuple(Rules.model_fields)
+IS_RULE = set(RULES)
+MOST_RULES = 1_000
+"""Different ones of customers that are remembered."""
+
+
+class Ahead(NamedTuple):
+    """A valid file: its ``text``, and the ``document`` that is kept of the customer.
+
+    ``in_order``: by itself it needs no further look (:class:`~gateway.policy.alone.Alone`).
+    """
 
     text: str
     document: bytes
-    customer: CustomerFile
+    in_order: bool
+
+    @property
+    def customer(self) -> CustomerFile:
+        """Read each time."""
+        return CustomerFile.model_validate_json(self.document)
 
 
-def read_ahead(paths: Sequence[Path]) -> Mapping[Path, Ahead]:
-    """Those of ``paths``, of one folder of policies, that are in order; none where it is not worth it."""
+def read_ahead(paths: Sequence[Path], alone: Alone) -> Mapping[Path, Ahead]:
+    """Those of ``paths``, of one folder of policies, that are valid; none where it is not worth it."""
     if len(paths) < WORTH_IT:
         return {}
-    cache = ReadBefore(paths[0].parent.parent, os.environ)
+    cache = ReadBefore(paths[0].parent.parent, os.environ, alone.digest)
     before = cache.read()
     found: dict[Path, Ahead] = {}
-    entries: dict[bytes, bytes] = {}
+    entries: dict[bytes, Entry] = {}
     new: list[Path] = []
     for path in paths:
         if before and (known := _known(path, before)) is not None:
             digest, found[path] = known
-            entries[digest] = found[path].document
+            entries[digest] = before[digest]
         else:
             new.append(path)
-    ahead = _on_all_cores(new)
+    if not new:
+        return found
+    alone.get_ready()
+    ahead = _on_all_cores(new, alone)
     if ahead:
         found |= ahead
-        entries |= {_sha256(one.text.encode()): one.document for one in ahead.values()}
+        entries |= {_sha256(one.text.encode()): Entry(one.document, one.in_order) for one in ahead.values()}
         cache.write(entries)
     return found
 
 
-def _known(path: Path, before: Mapping[bytes, bytes]) -> tuple[bytes, Ahead] | None:
+def _known(path: Path, before: Mapping[bytes, Entry]) -> tuple[bytes, Ahead] | None:
     try:
         raw = read_bounded(path)
         digest = _sha256(raw)
-        document = before.get(digest)
-        return None if document is None else (digest, _ahead(decode(raw), document))
+        entry = before.get(digest)
+        return None if entry is None else (digest, Ahead(decode(raw), *entry))
     except (OSError, SourceError):
         return None
 
@@ -77,19 +97,19 @@ def _sha256(raw: bytes) -> bytes:
     return hashlib.sha256(raw).digest()
 
 
-def _on_all_cores(paths: Sequence[Path]) -> Mapping[Path, Ahead]:
-    reader = QuickReader()
+def _on_all_cores(paths: Sequence[Path], alone: Alone) -> Mapping[Path, Ahead]:
     processes = min(os.cpu_count() or 1, MOST_PROCESSES)
     if len(paths) < WORTH_IT or processes < 2 or sys.platform != "linux":
-        return {path: _ahead(*one) for path in paths if (one := _one(path, reader)) is not None}
+        return {path: one for path, one in zip(paths, _Reader(alone).read(paths), strict=True) if one is not None}
     size = -(-len(paths) // (processes * CHUNKS))
     chunks = [paths[start : start + size] for start in range(0, len(paths), size)]
+    forking = multiprocessing.get_context("fork")
     try:
-        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("fork")) as pool:
+        with ProcessPoolExecutor(processes, forking, initializer=_begin, initargs=(alone,)) as pool:
             found = pool.map(_read, [[str(path) for path in chunk] for chunk in chunks])
             # While the others read on.
             return {
-                path: _ahead(*one)
+                path: Ahead(*one)
                 for chunk, ones in zip(chunks, found, strict=True)
                 for path, one in zip(chunk, ones, strict=True)
                 if one is not None
@@ -98,20 +118,71 @@ def _on_all_cores(paths: Sequence[Path]) -> Mapping[Path, Ahead]:
         return {}
 
 
-def _ahead(text: str, document: bytes) -> Ahead:
-    return Ahead(text, document, CustomerFile.model_validate_json(document))
+@dataclass(frozen=True)
+class _Rules:
+    """Of customers who say the same in all of theirs.
+
+    ``values``: as they were read, which so keep their place in memory; ``customer``: the first of those customers;
+    ``common``: what they come to, None where anything is to be said of them.
+    """
+
+    values: tuple[Any, ...]
+    customer: CustomerFile
+    common: Common | None
+
+    @cached_property
+    def _document(self) -> bytes:
+        return self.customer.model_dump_json(exclude_unset=True, include=IS_RULE).encode()
+
+    def document(self, own: CustomerFile) -> bytes:
+        """That of a customer who has these rules, and of whom ``own`` is the rest: rules come first."""
+        rest = dumped(own)
+        return rest if len(self._document) == 2 else self._document[:-1] + b"," + rest[1:]
 
 
-def _read(paths: list[str]) -> list[tuple[str, bytes] | None]:
-    reader = QuickReader()
-    return [_one(Path(path), reader) for path in paths]
+class _Reader:
+    """Reads files of one folder, one after the other."""
+
+    def __init__(self, alone: Alone) -> None:
+        self._alone = alone
+        self._quick = QuickReader()
+        self._rules: dict[tuple[int, ...], _Rules] = {}
+        """By which values they are: the reader gives customers who say the same the very same value."""
+
+    def read(self, paths: Iterable[Path]) -> list[Ahead | None]:
+        """Of each path, unless anything has to be said about it."""
+        return [self._one(path) for path in paths]
+
+    def _one(self, path: Path) -> Ahead | None:
+        try:
+            text = decode(read_bounded(path))
+            values = self._quick.read(text)
+            if not isinstance(values, dict):
+                return None
+            shared = tuple(map(id, map(values.get, RULES)))
+            known = self._rules.get(shared)
+            if known is None:
+                customer = CustomerFile.model_validate(values)
+                if len(self._rules) > MOST_RULES:
+                    self._rules.clear()
+                common = self._alone.common(customer)
+                self._rules[shared] = _Rules(tuple(map(values.get, RULES)), customer, common)
+                return Ahead(text, dumped(customer), self._alone.in_order(customer, common))
+            # No rule of the model is about two of its keys.
+            own = CustomerFile.model_validate({name: value for name, value in values.items() if name not in IS_RULE})
+            return Ahead(text, known.document(own), self._alone.in_order(own, known.common))
+        except (OSError, SourceError, ValidationError):
+            return None
 
 
-def _one(path: Path, reader: QuickReader) -> tuple[str, bytes] | None:
-    """A valid file's text, and its document."""
-    try:
-        text = decode(read_bounded(path))
-        values = reader.read(text)
-        return None if values is None else (text, dumped(CustomerFile.model_validate(values)))
-    except (OSError, SourceError, ValidationError):
-        return None
+_here: list[_Reader] = []
+"""Of a process that was forked to read, its one reader."""
+
+
+def _begin(alone: Alone) -> None:
+    _here.append(_Reader(alone))
+
+
+def _read(paths: Sequence[str]) -> list[tuple[str, bytes, bool] | None]:
+    # Bare tuples are half the work to pass on.
+    return [None if one is None else (one.text, one.document, one.in_order) for one in _here[-1].read(map(Path, paths))]

@@ -15,14 +15,27 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from gateway.errors import PolicyError
-from gateway.policy.compile import CompiledCustomer, Frame, assembled, compile_policy, refuse_inconsistent
+from gateway.policy import models
+from gateway.policy.compile import Common, CompiledCustomer, Frame, assembled, compile_policy, refuse_inconsistent
 from gateway.policy.compiled import CompiledPolicy
-from gateway.policy.policy_set import PolicySet, StoredDocument, stored_document, validated, validated_customers
+from gateway.policy.models import CustomerFile
+from gateway.policy.policy_set import PolicySet, StoredDocument, stored_document, validated, validated_customer
+from gateway.policy.together import distinct
+from gateway.policy.uncollected import uncollected
 from gateway.policy.versions import StoredVersion
 
 AT_ONCE = 100
 """Customers that are validated before they are compiled: with 10,000 validated at once a compilation peaked at 129 MiB
 and not at 80, and to let go of them held everybody up for 20 ms."""
+
+
+RULES = tuple(models.Rules.model_fields)
+IS_RULE = frozenset(RULES)
+MOST_RULES = 1_000
+"""Different ones of a version's customers that are remembered."""
+
+Rules = tuple[bytes, ...]
+"""A customer's, as they are written in the document, key by key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +54,7 @@ class Compiler:
         self._env = dict(env)
         self._known: _Known | None = None
 
+    @uncollected()
     def compile(self, version: StoredVersion) -> CompiledPolicy:
         """What the request path reads: what :func:`~gateway.policy.compile.compile_policy` makes of the whole set.
 
@@ -76,28 +90,55 @@ def _parts(known: _Known, document: StoredDocument, digests: Sequence[bytes]) ->
     frame = known.frame
     new = [index for index, digest in enumerate(digests) if digest not in known.customers]
     compiled: dict[int, CompiledCustomer] = {}
+    reader = _Reader(document)
+    commons: dict[Rules, Common] = {}
     for start in range(0, len(new), AT_ONCE):
         which = new[start : start + AT_ONCE]
-        files = validated_customers(document, which)
+        read = [reader.read(index) for index in which]
+        files = [customer for customer, _ in read]
         refuse_inconsistent(PolicySet(frame.written, frame.defaults, files))
-        compiled.update(zip(which, map(frame.customer, files), strict=True))
+        for index, (customer, rules) in zip(which, read, strict=True):
+            if rules is not None and rules not in commons:
+                commons[rules] = frame.common(customer)
+            compiled[index] = frame.customer(customer, None if rules is None else commons[rules])
     parts = [compiled.get(index) or known.customers[digest] for index, digest in enumerate(digests)]
     if not _hold_together(parts):
         raise PolicyError(())
     return parts
 
 
-def _hold_together(parts: Sequence[CompiledCustomer]) -> bool:
-    """Whether customers that are in order each by itself are so side by side.
+class _Reader:
+    """Reads customers, most of whom have the rules of others: those are validated once."""
 
-    What :mod:`gateway.policy.crosscheck` sees between customers, without saying where: that is left to it.
-    """
-    names = {part.policy.name for part in parts}
-    keys = {key.digest for part in parts for key in part.keys}
-    adapters = {adapter for part in parts for adapter in part.policy.adapters}
-    return (
-        len(names) == len(parts)
-        and len(keys) == sum(len(part.keys) for part in parts)
-        and len(adapters) == sum(len(part.policy.adapters) for part in parts)
-        and not any(alias in adapters for part in parts for alias in part.policy.aliases)
+    def __init__(self, document: StoredDocument) -> None:
+        self._document = document
+        self._seen: set[Rules] = set()
+
+    def read(self, index: int) -> tuple[CustomerFile, Rules | None]:
+        """One customer, and its rules as they are written; without these, where they are those of one that was read
+        before. None for the rules where that is not known. Raises PolicyError."""
+        raw = self._document.customers[index]
+        try:
+            parts = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+        except msgspec.DecodeError:
+            return validated_customer(raw, index), None  # which says what is wrong
+        rules = tuple([bytes(parts[name]) if name in parts else b"" for name in RULES])
+        if rules not in self._seen:
+            customer = validated_customer(raw, index)
+            if len(self._seen) > MOST_RULES:
+                return customer, None
+            self._seen.add(rules)
+            return customer, rules
+        # No rule of the model is about two of its keys.
+        own = msgspec.json.encode({name: value for name, value in parts.items() if name not in IS_RULE})
+        return validated_customer(own, index), rules
+
+
+def _hold_together(parts: Sequence[CompiledCustomer]) -> bool:
+    """Whether customers that are in order each by itself are so side by side."""
+    return distinct(
+        [part.policy.name for part in parts],
+        [key.digest for part in parts for key in part.keys],
+        [adapter for part in parts for adapter in part.policy.adapters],
+        (alias for part in parts for alias in part.policy.aliases),
     )

@@ -6,6 +6,7 @@ A folder holds ``fleet.yaml``, ``defaults.yaml`` (may be left out) and ``custome
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,20 +15,22 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from gateway.errors import PolicyError
-from gateway.policy.crosscheck import crosscheck
+from gateway.policy.alone import Alone
+from gateway.policy.crosscheck import crosscheck, crosscheck_general, in_fleets
 from gateway.policy.diagnostics import Diagnostic, Finding, Location, Part, Severity, key_path
 from gateway.policy.model_errors import findings
-from gateway.policy.models import CustomerFile, DefaultsFile, FleetFile, Keys
-from gateway.policy.policy_set import PolicySet
+from gateway.policy.models import CustomerFile, DefaultsFile, FleetFile, Keys, Rules
+from gateway.policy.policy_set import PolicySet, Unread
 from gateway.policy.quick_source import read_quickly
 from gateway.policy.read_ahead import Ahead
 from gateway.policy.source import Document, Node, Problem, SourceError, decode, read_bounded, read_yaml
+from gateway.policy.together import distinct, facts
 
 FLEET = "fleet.yaml"
 DEFAULTS = "defaults.yaml"
 CUSTOMERS = "customers"
 
-ReadAhead = Callable[[Sequence[Path]], Mapping[Path, Ahead]]
+ReadAhead = Callable[[Sequence[Path], Alone], Mapping[Path, Ahead]]
 
 _Model = TypeVar("_Model", bound=Keys)
 
@@ -81,7 +84,7 @@ def _names(folder: Path) -> list[str]:
         return [entry.name for entry in entries]
 
 
-def read_folder(folder: Path, *, ahead: ReadAhead = lambda paths: {}) -> PolicySet:
+def read_folder(folder: Path, *, ahead: ReadAhead = lambda paths, alone: {}) -> PolicySet:
     """The policies in ``folder``. Raises PolicyError, which carries every diagnostic and not only the first.
 
     ``ahead``: may read customers' files beforehand (:func:`gateway.policy.read_ahead.read_ahead`).
@@ -111,42 +114,85 @@ class _Folder:
             present = []
             self._report(self._folder, f"cannot be read: {error.strerror or error}")
         self._missing(present)
-        fleet: FleetFile | None = None
-        defaults = DefaultsFile()
-        customers: list[CustomerFile] = []
-        # There may be thousands, to compare whose paths takes long.
+        # There may be thousands of customers, to compare whose paths takes long.
         general = sum(path.parent == self._folder for path in present[:2])
-        ahead = self._read_ahead(present[general:])
+        fleet, defaults = self._general(present[:general])
+        of_customers = present[general:]
+        alone = Alone(fleet, defaults.defaults) if fleet is not None else None
+        ahead = self._read_ahead(of_customers, alone) if alone is not None else {}
+        if fleet is not None and len(ahead) == len(of_customers) and all(one.in_order for one in ahead.values()):
+            in_order = {path.name: ahead[path] for path in of_customers}
+            if (found := self._together(fleet, defaults.defaults, in_order)) is not None:
+                return found
+        customers: list[CustomerFile] = []
         documents: dict[str, bytes] = {}
-        for path in present:
+        for path in of_customers:
+            relative = f"{CUSTOMERS}/{path.name}"
             if (known := ahead.get(path)) is not None:
-                file = self._files[len(customers)] = _File(path, f"{CUSTOMERS}/{path.name}", known.text)
+                file = self._files[len(customers)] = _File(path, relative, known.text)
                 customer = known.customer
                 documents[customer.customer] = known.document
                 self._named_after(file, customer)
                 customers.append(customer)
                 continue
-            own = path.name in (FLEET, DEFAULTS) and path.parent == self._folder
-            if (opened := self._open(path, path.name if own else f"{CUSTOMERS}/{path.name}")) is None:
+            if (opened := self._open(path, relative)) is None:
                 continue
-            file = opened
-            if file.relative == FLEET:
-                fleet = self._load(file, FleetFile, "fleet")
-            elif file.relative == DEFAULTS:
-                defaults = self._load(file, DefaultsFile, "defaults") or defaults
-            elif (loaded := self._load(file, CustomerFile, len(customers))) is not None:
-                self._named_after(file, loaded)
+            if (loaded := self._load(opened, CustomerFile, len(customers))) is not None:
+                self._named_after(opened, loaded)
                 customers.append(loaded)
         if fleet is not None:
-            found = crosscheck(fleet, defaults.defaults, tuple(customers), self._locate)
-            self._diagnostics += [self._place(finding) for finding in found]
-        self._diagnostics.sort(key=lambda d: (d.file, d.line, d.column))
-        if fleet is None or any(d.severity == "error" for d in self._diagnostics):
+            for finding in crosscheck(fleet, defaults.defaults, customers, self._locate):
+                self._diagnostics.append(self._place(finding))
+        self._settle()
+        if fleet is None:
             raise PolicyError(tuple(self._diagnostics))
         sources = {file.relative: file.text for file in self._files.values()}
         everybody = tuple(customers)
         warnings = tuple(self._diagnostics)
         return PolicySet(fleet, defaults.defaults, everybody, sources, warnings).found_good(documents)
+
+    def _general(self, paths: Sequence[Path]) -> tuple[FleetFile | None, DefaultsFile]:
+        fleet: FleetFile | None = None
+        defaults = DefaultsFile()
+        for path in paths:
+            if (file := self._open(path, path.name)) is None:
+                continue
+            if path.name == FLEET:
+                fleet = self._load(file, FleetFile, "fleet")
+            else:
+                defaults = self._load(file, DefaultsFile, "defaults") or defaults
+        return fleet, defaults
+
+    def _together(self, fleet: FleetFile, defaults: Rules, files: Mapping[str, Ahead]) -> PolicySet | None:
+        """The set, of ``files`` by their names whose customers are in order each by itself, and are together too.
+
+        None where a closer look is needed. Raises PolicyError.
+        """
+        read = [facts(one.document) for one in files.values()]
+        names = [one.customer for one in read]
+        keys = [digest for one in read for digest in one.digests]
+        keys += [token.sha256 for token in fleet.admin_tokens]
+        adapters = [adapter for one in read for adapter in one.adapters]
+        aliases = (alias for one in read for alias in one.aliases)
+        if not files or [*files] != [f"{name}.yaml" for name in names]:
+            return None
+        if not distinct(names, keys, adapters, aliases):
+            return None
+        for finding in crosscheck_general(fleet, defaults, Counter(in_fleets(read, fleet))):
+            self._diagnostics.append(self._place(finding))
+        self._settle()
+        sources = {file.relative: file.text for file in self._files.values()}
+        sources |= {f"{CUSTOMERS}/{name}": one.text for name, one in files.items()}
+        documents = {name: one.document for name, one in zip(names, files.values(), strict=True)}
+        customers = Unread(documents.values())
+        found = PolicySet(fleet, defaults, customers, sources, tuple(self._diagnostics))
+        return found.found_good(documents, proven=True)
+
+    def _settle(self) -> None:
+        """All has been looked at. Raises PolicyError."""
+        self._diagnostics.sort(key=lambda d: (d.file, d.line, d.column))
+        if any(d.severity == "error" for d in self._diagnostics):
+            raise PolicyError(tuple(self._diagnostics))
 
     def _report(self, path: Path, message: str, hint: str = "", severity: Severity = "error") -> None:
         self._diagnostics.append(Diagnostic(str(path), 0, 0, "", message, hint, severity))

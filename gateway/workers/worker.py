@@ -288,6 +288,7 @@ class Worker:
 
     def _compiled(self, version: StoredVersion) -> CompiledPolicy:
         self._accounts.prepare(compiled := with_predecessors(self._compiler.compile(version), self.current))
+        self._fleets.prepare(compiled)
         return compiled
 
     async def _follow_policies(self) -> None:
@@ -308,10 +309,8 @@ class Worker:
                 log.exception("worker %d cannot use %s", self._place.worker, version.head)
                 self.stop()
                 return
-            self._fleets.follow(current)
-            self._providers.follow(current)
-            self._hosted.follow(current)
-            self._accounts.follow(current)
+            for part in (self._fleets, self._providers, self._hosted, self._accounts):
+                part.follow(current)
             boxes = [box for box in self._fleets.with_those_that_leave() if isinstance(box, WorkerBox)]
             self._boxes = {box.key: box for box in boxes}
             self._line.send(InForce(current.version, policy.digest))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import PolicyError
-from gateway.policy import recompile
+from gateway.policy import recompile, uncollected
 from gateway.policy.compile import compile_policy
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.policy_set import policy_set_from_document
@@ -87,9 +88,9 @@ def histories(draw: st.DrawFn) -> list[bytes]:
             named = draw(st.sampled_from([["hosted"], ["hosted", "elsewhere"]]))
             token = {"name": "ops", "sha256": draw(st.sampled_from(DIGESTS)), "scope": "read"}
             fleet = {"fleets": FLEETS, "providers": {name: {"model": model} for name in named}, "admin_tokens": [token]}
-        everybody = [known[name] for name in sorted(known)]
+        everybody: list[Any] = [known[name] for name in sorted(known)]
         if everybody and not draw(st.integers(0, 19)):
-            everybody.append(everybody[0])
+            everybody.append(draw(st.sampled_from([everybody[0], 5, {}])))
         document = {"format": 1, "fleet": fleet, "defaults": defaults, "customers": everybody}
         found.append(json.dumps(document).encode())
     return found
@@ -168,6 +169,29 @@ def test_what_a_customer_takes_from_one_that_has_not_changed_is_refused_with_eve
     assert "nobodys is not one of this customer's adapters" in str(caught.value)
     # The version before the refused one is still known.
     assert compiler.compile(stored(3, _document(acme={}))).version == 3
+
+
+def test_no_collection_of_cycles_holds_requests_up_while_many_customers_are_compiled_or_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(uncollected, "MANY", 1_000)
+    document = _document(**{f"c{number}": {"deadline": f"{number + 1}s"} for number in range(1_000)})
+    seen: list[str] = []
+
+    def see(phase: str, _: dict[str, int]) -> None:
+        seen.append(phase)
+
+    gc.collect()
+    frozen = gc.get_freeze_count()
+    gc.callbacks.append(see)
+    try:
+        compiled = Compiler(ENV).compile(stored(1, document))
+        assert not seen
+        assert gc.isenabled()
+        assert gc.get_freeze_count() - frozen > len(compiled.customers)
+    finally:
+        gc.callbacks.remove(see)
+        gc.unfreeze()
 
 
 def test_a_version_with_few_changes_is_not_validated_whole(monkeypatch: pytest.MonkeyPatch) -> None:

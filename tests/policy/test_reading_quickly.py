@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
@@ -11,11 +12,13 @@ from hypothesis import strategies as st
 
 from gateway.errors import PolicyError
 from gateway.policy import read_ahead as reading
+from gateway.policy.alone import Alone
+from gateway.policy.models import CustomerFile
 from gateway.policy.quick_source import QuickReader, read_quickly
 from gateway.policy.read_ahead import read_ahead
 from gateway.policy.source import SourceError, read_yaml
-from gateway.policy.validate import policy_files, read_folder
-from tests.policy.scenery import FLEET, Folder
+from gateway.policy.validate import ReadAhead, policy_files, read_folder
+from tests.policy.scenery import FLEET, Folder, digest
 
 SCALARS = st.sampled_from(
     ["a", "yes", "No", "null", "~", "", "010", "1:30", "1e5", "12", "-3", "1.5", ".inf", "2027-01-01", "2027-02-31",
@@ -95,7 +98,9 @@ def test_files_read_on_all_cores_give_the_same_policies_and_the_same_complaints(
     for number in range(20):
         folder.customer(f"c{number:02}", "priority: low\n" if number % 2 else "")
     paths = [path for path in policy_files(folder.path) if path.parent != folder.path]
-    assert set(read_ahead(paths)) == set(paths)
+    settled = read_folder(folder.path)
+    alone = Alone(settled.fleet, settled.defaults)
+    assert set(read_ahead(paths, alone)) == set(paths)
     found, expected = read_folder(folder.path, ahead=read_ahead), read_folder(folder.path)
     assert found == expected
     assert found.document == expected.document
@@ -103,13 +108,96 @@ def test_files_read_on_all_cores_give_the_same_policies_and_the_same_complaints(
     folder.customer("c03", "x: 1\n")
     folder.customer("c04", "priority: hihg\n")
     folder.write("customers/c05.yaml", "customer: [\n")
-    assert len(read_ahead(paths)) == len(paths) - 3
+    assert len(read_ahead(paths, alone)) == len(paths) - 3
     with pytest.raises(PolicyError) as quick:
         read_folder(folder.path, ahead=read_ahead)
     with pytest.raises(PolicyError) as careful:
         read_folder(folder.path)
     assert quick.value.diagnostics == careful.value.diagnostics
     assert len(quick.value.diagnostics) == 3
+
+
+ONE_OF = st.sampled_from
+LINES = st.fixed_dictionaries(
+    {},
+    optional={
+        "fallback": ONE_OF(
+            ["[{base: {}}]", "[{provider: hosted}, {static: Later.}]", "[{provider: elsewhere}]", "[]", "[{x: 1}]"]
+        ),
+        "hosted": ONE_OF(["{allowed: false}", "{usd_per_day: 5}"]),
+        "deadline": ONE_OF(["1s", "20s", "an hour"]),
+        "limits": ONE_OF(["{concurrency: 3}", "{requests_per_minute: 60}"]),
+        "aliases": ONE_OF(["{latest: own_v1}", "{own_v1: own_v1}", "{other_v1: own_v1}", "{base: own_v1}"]),
+        "fleet": ONE_OF(["main", "elsewhere"]),
+    },
+)
+CUSTOMERS = st.lists(st.tuples(LINES, st.integers(0, 12)), min_size=1, max_size=5)
+FLEETS = ONE_OF(
+    [
+        FLEET,
+        FLEET.replace("8000", "8000/v1"),
+        FLEET.partition("providers:")[0],
+        FLEET.replace('000"}', '000", max_cpu_loras: 8}', 1),
+        FLEET.replace("base_model: base", "base_model: [base]"),
+        FLEET + f'admin_tokens: [{{name: ops, sha256: "{digest("c0")}", scope: read}}]\n',
+    ]
+)
+DEFAULTS = ONE_OF(["", "defaults: {hosted: {allowed: false}}\n", "defaults: {fallback: [{provider: elsewhere}]}\n"])
+
+
+def found_in(folder: Path, ahead: ReadAhead | None) -> tuple[object, ...]:
+    """All that anybody could make of a folder."""
+    try:
+        found = read_folder(folder) if ahead is None else read_folder(folder, ahead=ahead)
+    except PolicyError as error:
+        return error.diagnostics
+    return found.document, found.deflated, found.adapters, len(found.customers), found.warnings, found
+
+
+@given(CUSTOMERS, FLEETS, DEFAULTS)
+def test_customers_who_are_not_looked_at_twice_are_what_a_close_look_finds(
+    customers: list[tuple[dict[str, str], int]], fleet: str, defaults: str
+) -> None:
+    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", f"{name}/cache")
+        patch.setattr(reading, "WORTH_IT", 1)
+        patch.setattr(reading.os, "cpu_count", lambda: 1)
+        folder = Folder(Path(name, "policies"))
+        (folder.path / "customers" / "acme.yaml").unlink()
+        folder.write("fleet.yaml", fleet)
+        folder.write("defaults.yaml", defaults)
+        for number, (lines, slip) in enumerate(customers):
+            own = f"c{number}"
+            # Seldom it takes what is another's, or is called otherwise than its file.
+            key, adapter = ("c0" if slip == one else own for one in (1, 2))
+            text = f'customer: {"c0" if slip == 3 else own}\napi_keys: ["{digest(key)}"]\nadapters: [{adapter}_v1]\n'
+            said = "".join(f"{line}: {value}\n" for line, value in lines.items())
+            text += said.replace("own_v1", f"{adapter}_v1").replace("other_v1", "c1_v1")
+            folder.write(f"customers/{own}.yaml", text)
+        expected = found_in(folder.path, None)
+        assert found_in(folder.path, read_ahead) == expected
+        # And from what was kept of the first time.
+        assert found_in(folder.path, read_ahead) == expected
+
+
+def test_thousands_of_customers_in_order_are_not_made_again_of_what_is_kept_of_them(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(reading, "WORTH_IT", 1)
+    folder.customer("globex", "priority: low\n")
+    expected = read_folder(folder.path)
+    found = read_folder(folder.path, ahead=read_ahead)
+    assert found.proven
+    with monkeypatch.context() as broken:
+        broken.setattr(CustomerFile, "model_validate_json", None)
+        assert found.document == expected.document
+        assert (found.adapters, len(found.customers)) == (2, 2)
+    assert found == expected
+    assert [customer.priority for customer in found.customers] == [None, "low"]
+    # What is in order under one fleet file is looked at again under another.
+    folder.write("fleet.yaml", FLEET.partition("providers:")[0])
+    assert not read_folder(folder.path, ahead=read_ahead).proven
 
 
 def test_a_text_that_was_read_before_is_not_read_again_and_a_changed_one_is(
@@ -145,7 +233,8 @@ def test_a_text_that_was_read_before_is_not_read_again_and_a_changed_one_is(
 
 
 def test_a_few_files_are_not_worth_a_process(folder: Folder) -> None:
-    assert read_ahead(list(policy_files(folder.path))) == {}
+    settled = read_folder(folder.path)
+    assert read_ahead(list(policy_files(folder.path)), Alone(settled.fleet, settled.defaults)) == {}
 
 
 def test_a_file_that_is_no_yaml_at_all_is_named_by_the_careful_reader() -> None:

@@ -84,4 +84,6 @@ def annotate(diagnostics: Sequence[Diagnostic]) -> None:
 
 def prove_compiles(policy_set: PolicySet) -> None:
     """What does not compile is not to be written. References stay unresolved. Raises PolicyError."""
+    if policy_set.proven:
+        return
     compile_policy(policy_set, version=1, store_id="", created_s=0, env=None)

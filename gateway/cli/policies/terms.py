@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -23,8 +21,9 @@ from gateway.cli.speech import failure, said_on
 from gateway.errors import PolicyError, StoreError, StoreUnreachable
 from gateway.policy.diagnostics import Diagnostic
 from gateway.policy.policy_set import PolicySet
-from gateway.policy.read_ahead import WORTH_IT, read_ahead
+from gateway.policy.read_ahead import read_ahead
 from gateway.policy.store import PolicyStore
+from gateway.policy.uncollected import uncollected
 from gateway.policy.validate import read_folder
 from gateway.policy.versions import Head
 
@@ -59,25 +58,11 @@ def asking(url: str, action: Callable[[PolicyStore], Coroutine[Any, Any, Answer]
 def read(folder: Path) -> tuple[PolicySet | None, Sequence[Diagnostic]]:
     """The policies of ``folder``, or None, and all that is to be said about them."""
     try:
-        with _without_collections():
+        with uncollected():
             found = read_folder(folder, ahead=read_ahead)
-            if len(found.customers) >= WORTH_IT:
-                gc.freeze()  # not worth a look later either
     except PolicyError as error:
         return None, diagnostics_of(error)
     return found, found.warnings
-
-
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    """Thousands of customers are millions of objects and no cycles: to look for some takes as long as to read them."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def diagnostics_of(error: PolicyError) -> list[Diagnostic]:
@@ -95,8 +80,8 @@ def author() -> str:
 def extent(policy_set: PolicySet) -> str:
     """``2 customers, 3 adapters, 2 boxes``"""
     boxes = sum(len(fleet.boxes) for fleet in policy_set.fleet.fleets.values())
-    adapters = sum(len(customer.adapters) for customer in policy_set.customers)
-    counts = (len(policy_set.customers), "customer", "s"), (adapters, "adapter", "s"), (boxes, "box", "es")
+    adapters, customers = policy_set.adapters, len(policy_set.customers)
+    counts = (customers, "customer", "s"), (adapters, "adapter", "s"), (boxes, "box", "es")
     return ", ".join(f"{count} {noun}{'' if count == 1 else ending}" for count, noun, ending in counts)
 
 
