@@ -10,6 +10,8 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Final
 
+from gateway.policy.schema import schema_text
+
 PROVIDER_KEY_VARIABLE: Final = "FAILSOFT_DEMO_PROVIDER_KEY"
 BASE_MODEL: Final = "base"
 
@@ -39,8 +41,10 @@ def write_policies(folder: Path, customers: tuple[Customer, ...], boxes: Mapping
     # A slot for each: with fewer, vLLM would let the rarer adapters wait for the busier ones.
     slots = f"max_loras: {len(customers)}, max_cpu_loras: 8"
     lines = "\n".join(f'      {name}: {{url: "{url}", {slots}}}' for name, url in boxes.items())
+    (folder / "schema.json").write_text(schema_text())
     (folder / "fleet.yaml").write_text(
         f"""\
+# yaml-language-server: $schema=schema.json
 # Written by `failsoft demo`, anew at each start. Edit it while the demo runs: the gateway follows.
 fleets:
   main:
@@ -56,6 +60,7 @@ providers:
     )
     (folder / "defaults.yaml").write_text(
         dedent("""\
+        # yaml-language-server: $schema=schema.json
         defaults:
           ttft_budget: 2s
           plain_budget: 10s
@@ -71,6 +76,7 @@ providers:
     for customer in customers:
         (folder / "customers" / f"{customer.name}.yaml").write_text(
             dedent(f"""\
+            # yaml-language-server: $schema=../schema.json
             customer: {customer.name}
             api_keys:
               - "sha256:{hashlib.sha256(customer.key.encode()).hexdigest()}"

@@ -11,6 +11,7 @@ Severity = Literal["error", "warning"]
 Location = tuple[str | int, ...]
 Part = Literal["fleet", "defaults"] | int
 """Which file: one of the two that are there once, or a customer's by its index."""
+Place = tuple[Part, Location]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ class Diagnostic:
 class Finding:
     """A diagnostic before its place in a file is looked up.
 
-    ``at``: the keys that lead to it.
+    ``at``: the keys that lead to it. ``given``: all else that it follows from. Where some of that could not be read, it
+    may be wrong.
     """
 
     part: Part
@@ -48,6 +50,13 @@ class Finding:
     message: str
     hint: str = ""
     severity: Severity = "error"
+    given: tuple[Place, ...] = ()
+
+
+class Unfit(str):
+    """A name that is itself an error: known, and nothing to choose."""
+
+    __slots__ = ()
 
 
 def key_path(location: Location) -> str:
@@ -71,7 +80,7 @@ def _folded(word: str) -> str:
 
 def meant(word: str, known: Iterable[str], *, noun: str) -> str:
     """A hint: the nearest known word, or else the first known ones."""
-    names = sorted(known)
+    names = sorted(name for name in known if not isinstance(name, Unfit))
     if (near := nearest(word, names)) is not None:
         return f"did you mean {near}?"
     if not names:

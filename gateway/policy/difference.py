@@ -8,17 +8,19 @@ own gets general ones, so that a new key of the models is never passed over.
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from gateway.policy import effect_words
+from gateway.policy.admin_token_words import token_words
 from gateway.policy.effect import CustomerEffect, customer_effect, fleet_effect, other_effect, provider_effect
 from gateway.policy.effect_words import changed, listed, shown
 from gateway.policy.models import CustomerFile, FleetFile, Rules
 from gateway.policy.policy_set import PolicySet
 
-Kind = Literal["policies", "fleet", "box", "provider", "customer"]
+Kind = Literal["policies", "admin token", "fleet", "box", "provider", "customer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,15 @@ class Change:
         return self.name if self.kind == "customer" else f"{self.kind} {self.name}".strip()
 
 
-def difference(before: PolicySet | None, after: PolicySet) -> tuple[Change, ...]:
-    """Every change, customers last and by name. ``before`` None: there were no policies. Empty where none is."""
-    return tuple(_changes(before, after))
+def difference(before: PolicySet | None, after: PolicySet, *, today: dt.date | None = None) -> tuple[Change, ...]:
+    """Every change, customers last and by name. ``before`` None: there were no policies. Empty where none is.
+
+    ``today``: where given, of a key that is over then that is said.
+    """
+    return tuple(_changes(before, after, today))
 
 
-def _changes(before: PolicySet | None, after: PolicySet) -> Iterator[Change]:
+def _changes(before: PolicySet | None, after: PolicySet, today: dt.date | None) -> Iterator[Change]:
     old_fleet = before.fleet if before is not None else None
     old_defaults = before.defaults if before is not None else Rules()
     old_customers = {one.customer: one for one in before.customers} if before is not None else {}
@@ -48,6 +53,8 @@ def _changes(before: PolicySet | None, after: PolicySet) -> Iterator[Change]:
     if old_fleet is not None:
         for key, old, new in _pairs(other_effect(old_fleet), other_effect(after.fleet)):
             yield Change("policies", "", changed(key, old, new))
+    for token, words in token_words(old_fleet.admin_tokens if old_fleet else (), after.fleet.admin_tokens, today):
+        yield Change("admin token", token, words)
     yield from _fleets(old_fleet, after.fleet)
     yield from _providers(old_fleet, after.fleet, after)
     same_frame = old_fleet == after.fleet and old_defaults == after.defaults
@@ -55,7 +62,7 @@ def _changes(before: PolicySet | None, after: PolicySet) -> Iterator[Change]:
         old_customer, new_customer = old_customers.get(name), new_customers.get(name)
         if same_frame and old_customer == new_customer:
             continue
-        for words in _customer(_effect(before, old_customer), _effect(after, new_customer)):
+        for words in _customer(_effect(before, old_customer), _effect(after, new_customer), today):
             yield Change("customer", name, words)
 
 
@@ -87,7 +94,8 @@ def _fleets(before: FleetFile | None, after: FleetFile) -> Iterator[Change]:
                     yield Change("fleet", name, f"box {box} is added, at {now['url']}")
                 else:
                     for key, one, other in _pairs(was, now):
-                        yield Change("box", box, changed(key, one, other))
+                        none = "as the fleet's" if key.startswith("engine.") else "not set"
+                        yield Change("box", box, changed(key, one, other, none))
 
 
 def _providers(before: FleetFile | None, after: FleetFile, policies: PolicySet) -> Iterator[Change]:
@@ -108,7 +116,8 @@ def _providers(before: FleetFile | None, after: FleetFile, policies: PolicySet) 
             ]
             who = f" (asked by {effect_words.named(asking)})" if asking else " (nobody asks it)"
             for key, was, now in _pairs(old, new):
-                yield Change("provider", name, changed(key, was, now) + who)
+                none = "from LiteLLM's price map" if key.startswith("price.") else "not set"
+                yield Change("provider", name, changed(key, was, now, none) + who)
 
 
 def _effect(policies: PolicySet | None, customer: CustomerFile | None) -> CustomerEffect | None:
@@ -117,7 +126,7 @@ def _effect(policies: PolicySet | None, customer: CustomerFile | None) -> Custom
     return customer_effect(customer, policies.defaults, policies.fleet)
 
 
-def _customer(old: CustomerEffect | None, new: CustomerEffect | None) -> Iterator[str]:
+def _customer(old: CustomerEffect | None, new: CustomerEffect | None, today: dt.date | None) -> Iterator[str]:
     if new is None and old is not None:
         what = f"{listed('key', None, 'keys', len(old.keys))} and {listed('adapter', list(old.adapters), 'adapters')}"
         yield f"is removed: {what} are no longer known"
@@ -130,10 +139,12 @@ def _customer(old: CustomerEffect | None, new: CustomerEffect | None) -> Iterato
             was, now = getattr(old, field.name), getattr(new, field.name)
             if was == now or field.name == "providers":
                 continue
-            words = WORDS.get(field.name)
-            told = list(words(was, now)) if words is not None else []
-            # Whatever differs is told, also where its own words have none for it.
-            yield from told or [changed(field.name, was, now)]
+            if field.name == "keys":
+                yield from effect_words.keys(was, now, today)
+            elif (words := WORDS.get(field.name)) is not None:
+                yield from words(was, now)
+            else:
+                yield changed(field.name, was, now)
 
 
 def _keys_of(prefix: str, none: str) -> Callable[[Any, Any], Iterator[str]]:
@@ -147,14 +158,22 @@ def _keys_of(prefix: str, none: str) -> Callable[[Any, Any], Iterator[str]]:
 
 
 def _hosted(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    amount, before = (_amount(hosted["usd_per_day"]) for hosted in (new, old))
+    if old["allowed"] and not new["allowed"]:
+        yield "may no longer reach hosted providers"
+    elif new["allowed"] and not old["allowed"]:
+        yield f"may now reach hosted providers, for {amount} a day"
+    elif amount != before and new["allowed"]:
+        yield f"may spend {amount} a day at hosted providers (before: {before})"
+    elif amount != before:
+        yield f"might spend {amount} a day (before: {before}), were it allowed to reach hosted providers"
     for key, was, now in _pairs(old, new):
-        if key == "allowed":
-            yield f"may {'now' if now else 'no longer'} reach hosted providers"
-        elif key == "usd_per_day":
-            amount, before = ("any amount" if value is None else f"{shown(value)} USD" for value in (now, was))
-            yield f"may spend {amount} a day at hosted providers (before: {before})"
-        else:
+        if key not in ("allowed", "usd_per_day"):
             yield changed(f"hosted.{key}", was, now)
+
+
+def _amount(usd: float | None) -> str:
+    return "any amount" if usd is None else f"{shown(usd)} USD"
 
 
 WORDS: Mapping[str, Callable[[Any, Any], Iterator[str]]] = {
@@ -163,7 +182,6 @@ WORDS: Mapping[str, Callable[[Any, Any], Iterator[str]]] = {
     "other": _keys_of("", "not set"),
     "hosted": _hosted,
     "steps": effect_words.steps,
-    "keys": effect_words.keys,
     "adapters": effect_words.adapters,
     "aliases": effect_words.aliases,
 }

@@ -6,9 +6,6 @@ import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel
-
-from gateway.policy.durations import format_duration
 from gateway.policy.effect import StepEffect
 
 NAMED = 3
@@ -42,36 +39,31 @@ def shown(value: Any, none: str = "not set") -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, BaseModel):
-        return value.model_dump_json(exclude_unset=True)
-    if isinstance(value, frozenset):
-        return ", ".join(sorted(map(str, value))) or "nothing"
-    text = str(value)
+        return f"{value:.12g}"
+    text = (", ".join(map(shown, value)) or "nothing") if isinstance(value, list) else " ".join(str(value).split())
     return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"
 
 
 def changed(key: str, old: Any, new: Any, none: str = "not set") -> str:
-    """General words. A key that ends in ``_s`` is a duration."""
-    if key.endswith("_s") and isinstance(old, float | int | None) and isinstance(new, float | int | None):
-        key = key.removesuffix("_s")
-        old, new = (None if value is None else format_duration(value) for value in (old, new))
+    """General words."""
     now, before = shown(new, none), shown(old, none)
-    return f"{key} is {now} (before: {before})" if now != before else f"{key} is another"
+    return f"{key} is {now} (before: {before})" if now != before else f"{key} is another text: {now}"
 
 
-def keys(old: Mapping[str, KeyEntry], new: Mapping[str, KeyEntry]) -> Iterator[str]:
+def keys(old: Mapping[str, KeyEntry], new: Mapping[str, KeyEntry], today: dt.date | None = None) -> Iterator[str]:
     """API keys that come, go and change, by digest."""
     revoked = [_key(digest, old[digest]) for digest in old if digest not in new]
     if revoked:
         yield f"{_count(revoked)} revoked ({', '.join(revoked)})"
-    added = [_key(digest, new[digest], until=True) for digest in new if digest not in old]
+    added = [
+        ", ".join((_key(digest, new[digest]), *until(new[digest][1], today))) for digest in new if digest not in old
+    ]
     if added:
         yield f"{_count(added)} added ({', '.join(added)})"
     for digest in old.keys() & new.keys():
         (old_name, old_expires), (name, expires) = old[digest], new[digest]
         if old_expires != expires:
-            yield f"key {_key(digest, old[digest])} {_validity(expires)} (before: {_validity(old_expires)})"
+            yield f"key {_key(digest, old[digest])} {validity(old_expires, expires, today)}"
         if old_name != name:
             yield f"key {_key(digest, old[digest])} is called {name or 'nothing'} now"
 
@@ -80,14 +72,33 @@ def _count(found: Sequence[str]) -> str:
     return "one key is" if len(found) == 1 else f"{len(found)} keys are"
 
 
-def _key(digest: str, entry: KeyEntry, *, until: bool = False) -> str:
-    name, expires = entry
-    said = name or f"{digest[:15]}…"
-    return f"{said}, until {expires}" if until and expires is not None else said
+def _key(digest: str, entry: KeyEntry) -> str:
+    return entry[0] or short(digest)
+
+
+def short(digest: str) -> str:
+    """As much of it as tells it apart: ``sha256:1234abcd…``"""
+    return f"{digest[:15]}…"
+
+
+def until(expires: dt.date | None, today: dt.date | None) -> Iterator[str]:
+    """How long something that is new is valid, where that has an end."""
+    if expires is not None:
+        yield f"until {expires}" + (", which is over" if _is_over(expires, today) else "")
+
+
+def validity(old: dt.date | None, new: dt.date | None, today: dt.date | None) -> str:
+    """How long something is valid now."""
+    over = ", which is over" if _is_over(new, today) else ""
+    return f"{_validity(new)}{over} (before: {_validity(old)})"
 
 
 def _validity(expires: dt.date | None) -> str:
     return "does not expire" if expires is None else f"is valid until {expires}"
+
+
+def _is_over(expires: dt.date | None, today: dt.date | None) -> bool:
+    return expires is not None and today is not None and expires < today
 
 
 def adapters(old: frozenset[str], new: frozenset[str]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from gateway.policy.durations import Duration
 from gateway.policy.keys import Keys
@@ -46,6 +46,13 @@ def _one_line(value: str) -> str:
     return value
 
 
+def _no_literal_secret(env: dict[str, str]) -> dict[str, str]:
+    for name, value in env.items():
+        if _SECRET_WORDS & set(name.upper().split("_")) and not _REFERENCE.fullmatch(value):
+            raise ValueError(f"has a literal value for {name}: write a reference such as ${{{name}}}")
+    return env
+
+
 Argument = Annotated[Text, AfterValidator(_one_line)]
 
 
@@ -80,17 +87,12 @@ class EngineOptions(Keys):
     """How long running requests may go on after SIGTERM. 30s."""
     listen: Annotated[Text, Field(pattern=r"^[^/\s]+$")] | None = None
     """Where vLLM listens, if not at the url's address: an IP address such as 0.0.0.0, with :PORT if that differs."""
-    env: dict[Annotated[str, AfterValidator(_environment_name)], Argument] = Field(default_factory=dict)
+    env: Annotated[
+        dict[Annotated[str, AfterValidator(_environment_name)], Argument], AfterValidator(_no_literal_secret)
+    ] = Field(default_factory=dict)
     """More environment variables; a secret only as a reference such as ${HF_TOKEN}."""
     extra: list[Argument] = Field(default_factory=list)
     """More of vLLM's own flags and their values, checked against the version that is to run."""
-
-    @model_validator(mode="after")
-    def _no_literal_secret(self) -> EngineOptions:
-        for name, value in self.env.items():
-            if _SECRET_WORDS & set(name.upper().split("_")) and not _REFERENCE.fullmatch(value):
-                raise ValueError(f"has a literal value for {name} in env: write a reference such as ${{{name}}}")
-        return self
 
 
 def merged(fleet: EngineOptions | None, box: EngineOptions | None) -> EngineOptions:

@@ -28,7 +28,7 @@ from gateway.policy.state_dir import prepare_state_dir
 from gateway.policy.store import PolicyStore
 from gateway.policy.succession import with_predecessors
 from gateway.policy.validate import read_to_write
-from gateway.policy.versions import Head, StoredVersion
+from gateway.policy.versions import AT_START, FROM_FOLDER, Head, StoredVersion
 from gateway.tasks import TaskSet
 
 log = logging.getLogger(__name__)
@@ -58,8 +58,7 @@ class PolicyFollower:
         self._state_dir = state_dir
         self._compiler = Compiler(env)
         self._sink, self._alarms = alarms, PolicyAlarms(alarms)
-        self._folder = folder
-        self._redis_url = redis_url
+        self._folder, self._redis_url = folder, redis_url
         self._embedded = EmbeddedValkey(state_dir) if redis_url is None else None
         self._store = PolicyStore(redis_url) if redis_url is not None else None
         self._snapshot = Snapshot(state_dir)
@@ -285,7 +284,7 @@ class PolicyFollower:
         policy_set = await asyncio.to_thread(read_to_write, folder)
         self._alarms.folder_valid()
         try:
-            head = await self.store.apply(policy_set, note=f"seeded from {folder}", only_if_never_filled=True)
+            head = await self.store.apply(policy_set, note=f"from {folder}", author=AT_START, only_if_never_filled=True)
         except VersionConflict:
             log.info("policies: another gateway seeded the store meanwhile")
         else:
@@ -304,7 +303,8 @@ class PolicyFollower:
         floor = self._memory.seen.get(head.store_id, 0) if head is not None else 0
         if head is None or head.digest != policy_set.digest or head.version < floor:
             with writing(self._sink):
-                await self.store.apply(policy_set, note=f"from {folder}", above=floor)
+                author = FROM_FOLDER if self._folder_read else AT_START
+                await self.store.apply(policy_set, note=f"from {folder}", author=author, above=floor)
         self._folder_read = True
         self._folder_error = None
         self._alarms.folder_valid()

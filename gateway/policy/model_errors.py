@@ -127,25 +127,25 @@ def known_keys(model: type[BaseModel], loc: Location) -> tuple[str, ...]:
     """The keys of the mapping that ``loc``, a location as Pydantic gives it, leads to from ``model``."""
     found: Any = model
     for part in loc:
-        found = _bare(found)
+        found = bare(found)
         if _is_tag(part):
-            found = next((option for option in typing.get_args(found) if _tag_of(option) == part), None)
+            found = next((option for option in typing.get_args(found) if tag_of(option) == part), None)
         elif isinstance(found, type) and issubclass(found, BaseModel):
-            info = next((info for key, info in _fields(found) if key == part), None)
+            info = next((info for key, info in fields(found) if key == part), None)
             found = info.annotation if info is not None else None
         else:
             args = typing.get_args(found)
             found = args[-1] if args else None
-    found = _bare(found)
-    return tuple(key for key, _ in _fields(found)) if isinstance(found, type) and issubclass(found, BaseModel) else ()
+    found = bare(found)
+    return tuple(key for key, _ in fields(found)) if isinstance(found, type) and issubclass(found, BaseModel) else ()
 
 
-def _fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+def fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
     """A model's fields by the keys they have in a file: `for` cannot be the name of an attribute."""
     return ((info.alias or name, info) for name, info in model.model_fields.items())
 
 
-def _bare(annotation: Any) -> Any:
+def bare(annotation: Any) -> Any:
     """Without ``Annotated`` and ``| None``."""
     while True:
         if typing.get_origin(annotation) is Annotated:
@@ -159,6 +159,7 @@ def _bare(annotation: Any) -> Any:
             return annotation
 
 
-def _tag_of(option: Any) -> str | None:
+def tag_of(option: Any) -> str | None:
+    """That of one option of a union."""
     metadata = getattr(option, "__metadata__", ())
     return next((item.tag for item in metadata if isinstance(item, Tag)), None)

@@ -5,6 +5,7 @@ What :mod:`gateway.policy.crosscheck` sees between customers, without saying whe
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Hashable, Iterable, Sequence
 
 import msgspec
@@ -14,6 +15,7 @@ class Key(msgspec.Struct, frozen=True):
     """An API key in its longer form."""
 
     sha256: str
+    expires: dt.date | None = None
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -29,6 +31,10 @@ class Facts(msgspec.Struct, frozen=True):
     def digests(self) -> list[str]:
         """Of its keys, as they are stored."""
         return [key if isinstance(key, str) else key.sha256 for key in self.api_keys]
+
+    def is_over(self, today: dt.date) -> bool:
+        """Whether a key of its is, so that it is to be warned of, which depends on the day and is kept nowhere."""
+        return any(key.expires is not None and key.expires < today for key in self.api_keys if isinstance(key, Key))
 
 
 def facts(document: bytes) -> Facts:

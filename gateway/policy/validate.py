@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 
+from gateway.clock import today_utc
 from gateway.errors import PolicyError
 from gateway.policy.alone import Alone
 from gateway.policy.crosscheck import crosscheck, crosscheck_general, in_fleets
@@ -23,12 +24,10 @@ from gateway.policy.models import CustomerFile, DefaultsFile, FleetFile, Keys, R
 from gateway.policy.policy_set import PolicySet, Unread
 from gateway.policy.quick_source import read_quickly
 from gateway.policy.read_ahead import Ahead
+from gateway.policy.salvage import Gaps, salvage
 from gateway.policy.source import Document, Node, Problem, SourceError, decode, read_bounded, read_yaml
+from gateway.policy.strays import CUSTOMERS, DEFAULTS, FLEET, strays
 from gateway.policy.together import distinct, facts
-
-FLEET = "fleet.yaml"
-DEFAULTS = "defaults.yaml"
-CUSTOMERS = "customers"
 
 ReadAhead = Callable[[Sequence[Path], Alone], Mapping[Path, Ahead]]
 
@@ -105,22 +104,24 @@ class _Folder:
         self._read_ahead = ahead
         self._diagnostics: list[Diagnostic] = []
         self._files: dict[Part, _File] = {}
+        self._gaps = Gaps()
 
     def read(self) -> PolicySet:
         try:
             present = list(policy_files(self._folder))
-            self._look_for_strays()
+            self._diagnostics += strays(self._folder)
         except OSError as error:
             present = []
             self._report(self._folder, f"cannot be read: {error.strerror or error}")
-        self._missing(present)
+        else:
+            self._missing(present)
         # There may be thousands of customers, to compare whose paths takes long.
         general = sum(path.parent == self._folder for path in present[:2])
         fleet, defaults = self._general(present[:general])
         of_customers = present[general:]
-        alone = Alone(fleet, defaults.defaults) if fleet is not None else None
-        ahead = self._read_ahead(of_customers, alone) if alone is not None else {}
-        if fleet is not None and len(ahead) == len(of_customers) and all(one.in_order for one in ahead.values()):
+        # What a slip has made of the rest is nothing to measure customers by.
+        ahead = {} if self._gaps else self._read_ahead(of_customers, Alone(fleet, defaults.defaults))
+        if of_customers and len(ahead) == len(of_customers) and all(one.in_order for one in ahead.values()):
             in_order = {path.name: ahead[path] for path in of_customers}
             if (found := self._together(fleet, defaults.defaults, in_order)) is not None:
                 return found
@@ -129,39 +130,41 @@ class _Folder:
         for path in of_customers:
             relative = f"{CUSTOMERS}/{path.name}"
             if (known := ahead.get(path)) is not None:
-                file = self._files[len(customers)] = _File(path, relative, known.text)
+                self._files[len(customers)] = _File(path, relative, known.text)
                 customer = known.customer
                 documents[customer.customer] = known.document
-                self._named_after(file, customer)
+                self._named_after(len(customers), customer)
                 customers.append(customer)
                 continue
             if (opened := self._open(path, relative)) is None:
                 continue
             if (loaded := self._load(opened, CustomerFile, len(customers))) is not None:
-                self._named_after(opened, loaded)
+                self._named_after(len(customers), loaded)
                 customers.append(loaded)
-        if fleet is not None:
-            for finding in crosscheck(fleet, defaults.defaults, customers, self._locate):
-                self._diagnostics.append(self._place(finding))
+        self._take(crosscheck(fleet, defaults.defaults, customers, self._locate, today=today_utc()))
         self._settle()
-        if fleet is None:
-            raise PolicyError(tuple(self._diagnostics))
         sources = {file.relative: file.text for file in self._files.values()}
         everybody = tuple(customers)
         warnings = tuple(self._diagnostics)
         return PolicySet(fleet, defaults.defaults, everybody, sources, warnings).found_good(documents)
 
-    def _general(self, paths: Sequence[Path]) -> tuple[FleetFile | None, DefaultsFile]:
+    def _general(self, paths: Sequence[Path]) -> tuple[FleetFile, DefaultsFile]:
+        """What all have in common, as far as it is readable."""
         fleet: FleetFile | None = None
-        defaults = DefaultsFile()
+        defaults: DefaultsFile | None = None
         for path in paths:
             if (file := self._open(path, path.name)) is None:
                 continue
             if path.name == FLEET:
                 fleet = self._load(file, FleetFile, "fleet")
             else:
-                defaults = self._load(file, DefaultsFile, "defaults") or defaults
-        return fleet, defaults
+                defaults = self._load(file, DefaultsFile, "defaults")
+        if fleet is None:
+            fleet = salvage(None, FleetFile, FLEET).model
+            self._gaps.add("fleet", [()])
+        if defaults is None and any(path.name == DEFAULTS for path in paths):
+            self._gaps.add("defaults", [()])
+        return fleet, defaults or DefaultsFile()
 
     def _together(self, fleet: FleetFile, defaults: Rules, files: Mapping[str, Ahead]) -> PolicySet | None:
         """The set, of ``files`` by their names whose customers are in order each by itself, and are together too.
@@ -174,12 +177,12 @@ class _Folder:
         keys += [token.sha256 for token in fleet.admin_tokens]
         adapters = [adapter for one in read for adapter in one.adapters]
         aliases = (alias for one in read for alias in one.aliases)
-        if not files or [*files] != [f"{name}.yaml" for name in names]:
+        if [*files] != [f"{name}.yaml" for name in names]:
             return None
-        if not distinct(names, keys, adapters, aliases):
+        today = today_utc()
+        if not distinct(names, keys, adapters, aliases) or any(one.is_over(today) for one in read):
             return None
-        for finding in crosscheck_general(fleet, defaults, Counter(in_fleets(read, fleet))):
-            self._diagnostics.append(self._place(finding))
+        self._take(crosscheck_general(fleet, defaults, Counter(in_fleets(read, fleet)), today))
         self._settle()
         sources = {file.relative: file.text for file in self._files.values()}
         sources |= {f"{CUSTOMERS}/{name}": one.text for name, one in files.items()}
@@ -187,6 +190,9 @@ class _Folder:
         customers = Unread(documents.values())
         found = PolicySet(fleet, defaults, customers, sources, tuple(self._diagnostics))
         return found.found_good(documents, proven=True)
+
+    def _take(self, found: Iterable[Finding]) -> None:
+        self._diagnostics += dict.fromkeys(self._place(one) for one in found if not self._gaps.explain(one))
 
     def _settle(self) -> None:
         """All has been looked at. Raises PolicyError."""
@@ -212,17 +218,6 @@ class _Folder:
                 place, "there is no customer", f"create {place / 'NAME.yaml'} with customer, api_keys and adapters"
             )
 
-    def _look_for_strays(self) -> None:
-        """Files that look like policies and would be passed over in silence."""
-        for folder in (self._folder, self._folder / CUSTOMERS):
-            for name in _names(folder) if folder.is_dir() else ():
-                if name.startswith("."):
-                    continue
-                if name.endswith(".yml"):
-                    self._report(folder / name, "is not read", "rename it to .yaml")
-                elif folder == self._folder and name.endswith(".yaml") and name not in (FLEET, DEFAULTS):
-                    self._report(folder / name, "is not read", f"customers are in {CUSTOMERS}/", "warning")
-
     def _open(self, path: Path, relative: str) -> _File | None:
         try:
             file = _File(path, relative, decode(read_bounded(path)))
@@ -240,8 +235,8 @@ class _Folder:
 
     def _load(self, file: _File, model: type[_Model], part: Part) -> _Model | None:
         self._files[part] = file
-        if file.values is None and part == "defaults":
-            return None
+        if file.values is None and model is DefaultsFile:
+            return model()
         if not isinstance(file.values, dict):
             what = "is empty" if file.values is None else "is not a mapping"
             required = ", ".join(name for name, info in model.model_fields.items() if info.is_required())
@@ -249,38 +244,34 @@ class _Folder:
                 file.path, what, f"it needs the keys {required}" if "," in required else f"it needs {required}:"
             )
             return None
+        values, problems = file.take_values(), file.problems
         try:
-            return model.model_validate(file.take_values())
+            found = model.model_validate(values)
+            if not problems:
+                return found
         except ValidationError as error:
             self._diagnostics += [self._place(finding) for finding in findings(error, model, part)]
-            return None
+        salvaged = salvage(values, model, file.relative, [problem.at for problem in problems])
+        self._gaps.add(part, salvaged.gaps)
+        return salvaged.model
 
-    def _named_after(self, file: _File, customer: CustomerFile) -> None:
-        if file.path.name != f"{customer.customer}.yaml":
+    def _named_after(self, part: Part, customer: CustomerFile) -> None:
+        file = self._files[part]
+        if file.path.name != f"{customer.customer}.yaml" and not self._gaps.has(part, ("customer",)):
             message = f"customer {customer.customer} is in a file of another name"
             line, column = locate(file.document.root, ("customer",))
             hint = f"{customer.customer}.yaml is where people will look"
             self._diagnostics.append(Diagnostic(str(file.path), line, column, "customer", message, hint, "warning"))
 
     def _place(self, finding: Finding) -> Diagnostic:
-        file = self._files.get(finding.part)
-        if file is None:
-            return Diagnostic(
-                str(self._folder / DEFAULTS),
-                0,
-                0,
-                key_path(finding.at),
-                finding.message,
-                finding.hint,
-                finding.severity,
-            )
+        file = self._files[finding.part]
         line, column = locate(file.document.root, finding.at)
         return Diagnostic(
             str(file.path), line, column, key_path(finding.at), finding.message, finding.hint, finding.severity
         )
 
-    def _locate(self, index: int, at: Location) -> str:
-        file = self._files[index]
+    def _locate(self, part: Part, at: Location) -> str:
+        file = self._files[part]
         line, column = locate(file.document.root, at)
         return f"{file.path}:{line}:{column}"
 

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 from gateway.errors import StoreCorrupt
 
+AT_START = "gateway at start, from a folder"
+FROM_FOLDER = "gateway, from its folder"
+"""Who wrote a version that nobody applied."""
+
 
 @dataclass(frozen=True, slots=True)
 class Head:

@@ -35,6 +35,8 @@ async def test_the_folder_is_in_force_and_followed_when_its_files_have_come_to_r
     folder.customer("globex")
     await eventually(lambda: customers(follower) == {"acme", "globex"})
     assert version(follower) == 2
+    by = [meta.author for meta in await follower.store.history(9)]
+    assert by == ["gateway, from its folder", "gateway at start, from a folder"]
 
 
 async def test_a_folder_that_did_not_change_makes_no_new_version(folder: Folder, follow: Follow) -> None:

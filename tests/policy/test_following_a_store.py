@@ -163,6 +163,7 @@ async def test_a_store_that_never_held_a_version_is_seeded_from_the_folder(
 ) -> None:
     follower = await follow(redis_url=valkey.url, folder=folder.path)
     assert (version(follower), follower.source) == (1, "store")
+    assert [meta.author for meta in await store.history(9)] == ["gateway at start, from a folder"]
     folder.customer("globex")
     await follower.close()
     again = await follow(redis_url=valkey.url, folder=folder.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from gateway.errors import PolicyError
 from gateway.policy.diagnostics import Diagnostic
 from gateway.policy.policy_set import PolicySet, policy_set_from_document
+from gateway.policy.read_ahead import read_ahead
 from gateway.policy.validate import read_folder
 from tests.policy.scenery import FLEET, Folder, customer, digest
 
@@ -229,6 +231,52 @@ def test_a_file_that_would_be_passed_over_in_silence_is_named(folder: Folder) ->
     assert "rename it to .yaml" in str(the_fault(folder.path))
 
 
+@pytest.mark.parametrize(
+    ("path", "told_of", "hint"),
+    [
+        ("customers/eu/globex.yaml", "customers/eu/globex.yaml", "move it to customers/globex.yaml"),
+        ("customers/a/b/globex.yml", "customers/a/b/globex.yml", "move it to customers/globex.yaml"),
+        ("customer/globex.yaml", "customer", "did you mean customers/?"),
+        ("Customers/globex.yaml", "Customers", "did you mean customers/?"),
+        ("default.yaml", "default.yaml", "did you mean defaults.yaml?"),
+        ("globex.yaml", "globex.yaml", "customers are in customers/"),
+    ],
+)  # fmt: skip
+def test_what_lies_where_nobody_reads_is_warned_of(folder: Folder, path: str, told_of: str, hint: str) -> None:
+    (folder.path / path).parent.mkdir(parents=True, exist_ok=True)
+    folder.write(path, customer("globex"))
+    assert warnings(read_folder(folder.path)) == f"{folder.path}/{told_of}: warning: is not read ({hint})"
+
+
+def test_folders_that_are_no_policies_are_passed_over(folder: Folder) -> None:
+    for name in ("docs", ".git", "customers/.old", "customers/notes"):
+        (folder.path / name).mkdir()
+        folder.write(f"{name}/README.md", "x")
+    folder.write("customers/.old/x.yaml", "x")
+    assert read_folder(folder.path).warnings == ()
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["one by one", "ahead"])
+def test_a_key_that_is_over_is_warned_of(folder: Folder, ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(name: str, expires: dt.date) -> str:
+        key = f'{{sha256: "{digest(name)}", expires: {expires}}}'
+        return f"customer: {name}\napi_keys:\n  - {key}\nadapters: [{name}_v1]\n"
+
+    over, today = dt.date(2020, 1, 1), dt.datetime.now(dt.UTC).date()
+    folder.write("customers/acme.yaml", of("acme", over))
+    folder.write("customers/globex.yaml", of("globex", today + dt.timedelta(1)))
+    token = f'{{name: ci, sha256: "{digest("t")}", scope: read, expires: {over}}}'
+    folder.write("fleet.yaml", FLEET + f"admin_tokens: [{token}]\n")
+    monkeypatch.setattr("gateway.policy.read_ahead.WORTH_IT", 1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder.path.parent / "cache"))
+    for _ in range(2):
+        found = read_folder(folder.path, ahead=read_ahead) if ahead else read_folder(folder.path)
+        assert [(Path(d.file).name, d.line, d.key, d.message) for d in found.warnings] == [
+            ("acme.yaml", 3, "api_keys[0].expires", "is over since 2020-01-01: nobody can ask with this key"),
+            ("fleet.yaml", 11, "admin_tokens[0].expires", "is over since 2020-01-01: this token opens nothing"),
+        ]
+
+
 def test_what_editors_leave_behind_is_passed_over(folder: Folder) -> None:
     folder.write("customers/.acme.yaml.swp", "\x00")
     folder.write("customers/acme.yaml~", "x")
@@ -266,9 +314,52 @@ def test_a_pool_that_does_not_hold_every_adapter_is_warned_about(folder: Folder)
     assert "is less than the 3 adapters that this fleet's policies name" in warnings(read_folder(folder.path))
 
 
-def test_a_budget_as_long_as_the_deadline_is_warned_about(folder: Folder) -> None:
-    folder.customer("acme", "ttft_budget: 20s\ndeadline: 20s\n")
-    assert "no time is left for the fallback" in warnings(read_folder(folder.path))
+@pytest.mark.parametrize(
+    ("defaults", "acme", "told"),
+    [
+        (
+            "{}",
+            "ttft_budget: 20s\ndeadline: 20s\n",
+            "FOLDER/customers/acme.yaml:4:1: warning: ttft_budget: ttft_budget is 20s, "
+            "not shorter than the deadline of 20s (FOLDER/customers/acme.yaml:5:1)",
+        ),
+        (
+            "{ttft_budget: 20s}",
+            "deadline: 20s\n",
+            "FOLDER/customers/acme.yaml:4:1: warning: deadline: ttft_budget is 20s (FOLDER/defaults.yaml:1:12), "
+            "not shorter than the deadline of 20s",
+        ),
+        (
+            "{}",
+            "deadline: 1s\n",
+            "FOLDER/customers/acme.yaml:4:1: warning: deadline: ttft_budget is 2s (built in), "
+            "not shorter than the deadline of 1s",
+        ),
+        (
+            "{plain_budget: 90s}",
+            "",
+            "FOLDER/defaults.yaml:1:12: warning: defaults.plain_budget: plain_budget is 90s, "
+            "not shorter than the deadline of 1m (built in)",
+        ),
+    ],
+)
+def test_a_budget_as_long_as_the_deadline_is_warned_about_with_where_both_come_from(
+    folder: Folder, defaults: str, acme: str, told: str
+) -> None:
+    folder.write("defaults.yaml", f"defaults: {defaults}\n")
+    folder.customer("acme", acme)
+    folder.customer("globex", "ttft_budget: 1ms\nplain_budget: 1ms\n")
+    told = told.replace("FOLDER", str(folder.path)) + ": no time is left for the fallback"
+    assert warnings(read_folder(folder.path)) == told
+
+
+def test_what_is_warned_of_in_the_defaults_is_so_once(folder: Folder) -> None:
+    folder.write("defaults.yaml", "defaults: {ttft_budget: 90s, hosted: {allowed: false}}\n")
+    folder.customer("globex")
+    found = read_folder(folder.path).warnings
+    assert [d.key for d in found] == ["defaults.hosted"] * 2
+    folder.write("defaults.yaml", "defaults: {ttft_budget: 90s, fallback: [{static: x}]}\n")
+    assert [d.key for d in read_folder(folder.path).warnings] == ["defaults.ttft_budget"]
 
 
 @pytest.mark.parametrize(

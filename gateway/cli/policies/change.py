@@ -30,6 +30,7 @@ from gateway.cli.policies.terms import (
     show_diagnostics,
 )
 from gateway.cli.speech import failure, said_on, say
+from gateway.clock import today_utc
 from gateway.errors import PolicyError
 from gateway.policy.diagnostics import Diagnostic
 from gateway.policy.difference import difference
@@ -68,7 +69,7 @@ def diff(
         head, before, sources = asking(redis, current)
     except PolicyError as error:
         raise failure(f"the store's current version cannot be read: {error}", FOUND_WRONG) from None
-    changes = difference(before, policy_set)
+    changes = difference(before, policy_set, today=today_utc())
     lines = line_difference(sources, policy_set.sources)
     if as_json:
         said = [{"kind": one.kind, "name": one.name, "change": one.words} for one in changes]

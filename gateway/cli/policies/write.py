@@ -24,7 +24,7 @@ from gateway.policy.names import check_name
 from gateway.policy.new_customer import customer_text, fresh_key, key_entry
 from gateway.policy.schema import schema_text
 from gateway.policy.source import SourceError, decode, read_yaml
-from gateway.policy.validate import CUSTOMERS, FLEET
+from gateway.policy.strays import CUSTOMERS, FLEET
 
 SCHEMA = "schema.json"
 EMPTY = "policies"
