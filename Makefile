@@ -51,18 +51,22 @@ run: setup $(if $(filter vllm,$(ENGINE)),engine) ## The demo on port 8080: boxes
 # than they work, so that two at a time are none too many.
 TIMED := faults workers
 
+# What failed is written down there, for `.ci/run` to look at once more (tests/second_look.py).
+FAILURES ?=
+PYTEST = $(BIN)/python -m pytest $(if $(FAILURES),-p tests.second_look --keep-failures $(FAILURES))
+
 .PHONY: test
 test: setup ## Every test that needs no real engine
 	@status=0; \
 	echo "what watches no clock, on several cores"; \
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(TIMED:%=--ignore=tests/%) || status=$$?; \
+	$(PYTEST) -n auto --maxprocesses 8 --dist loadfile $(TIMED:%=--ignore=tests/%) || status=$$?; \
 	echo "processes and the time they take, two at a time"; \
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TIMED:%=tests/%) || status=$$?; \
+	$(PYTEST) -n 2 --dist loadfile $(TIMED:%=tests/%) || status=$$?; \
 	exit $$status
 
 .PHONY: test-engine
 test-engine: setup engine ## The tests against two real vLLM boxes (sets up .venv-engine)
-	@$(BIN)/python -m pytest -m engine
+	@$(PYTEST) -m engine
 
 .PHONY: test-image
 test-image: setup ## The Dockerfile's steps and the gateway out of them, without a container (root on Linux; an index)
@@ -71,7 +75,7 @@ test-image: setup ## The Dockerfile's steps and the gateway out of them, without
 .PHONY: test-clients
 test-clients: setup ## The client libraries that people use, each in .venv-clients/NAME (what cannot be made is skipped)
 	@$(BIN)/python -m tests.clients.environments
-	@$(BIN)/python -m pytest -m clients -n auto --maxprocesses 4 --dist loadfile -rs tests/clients
+	@$(PYTEST) -m clients -n auto --maxprocesses 4 --dist loadfile -rs tests/clients
 
 .PHONY: bench
 bench: setup ## Gateway, bare upstream and vllm-router side by side, as ratios
