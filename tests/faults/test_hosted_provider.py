@@ -65,7 +65,7 @@ async def test_a_provider_that_fails_before_its_answer_is_asked_once_and_the_nex
         assert {one.served_by for one in history.of(ACME)} == {"static"}
         for one in history.of(INITECH):
             assert one.recording.status == 503
-            assert one.recording.ended_s < UNAVAILABLE_WITHIN_S + SLACK_S
+            assert one.recording.ended_s < UNAVAILABLE_WITHIN_S + house.slack_s
 
 
 @pytest.mark.parametrize("rule", AFTER_CONTENT.values(), ids=AFTER_CONTENT.keys())
@@ -119,7 +119,7 @@ async def test_a_provider_that_is_busy_is_left_alone_for_as_long_as_it_says_and_
         assert {one.recording.status for one in history.of(INITECH)} == {503}
         assert any(b"provider:hosted: skipped: it is busy" in one.recording.body for one in history.of(INITECH))
         while (await house.ask(INITECH)).recording.status != 200:
-            assert time.monotonic() < began + 3 + SLACK_S
+            assert time.monotonic() < began + 3 + house.slack_s
         assert time.monotonic() > began + 3 - SLACK_S / 10
         assert provider_state(house) == "closed"
         crowd = await house.crowd(customers=(ACME, INITECH))
@@ -158,7 +158,7 @@ async def test_a_provider_whose_breaker_is_open_is_skipped_until_nothing_else_is
             history = await house.judge(down, weather)
         for one in history.of(INITECH):
             assert one.recording.status == 503
-            assert one.recording.ended_s < UNAVAILABLE_WITHIN_S + SLACK_S
+            assert one.recording.ended_s < UNAVAILABLE_WITHIN_S + house.slack_s
         assert any(b"provider:hosted: skipped: circuit open" in one.recording.body for one in history.of(INITECH))
         # I1: it is healthy, whatever its breaker says, and INITECH has nothing else.
         answered = await house.crowd(customers=(INITECH,))
