@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 from tests.faults.black_hole import syn_black_hole
 from tests.faults.cast import BOX_KEY, EVERYBODY, PATIENT
@@ -79,7 +80,8 @@ async def test_case_1_a_box_that_is_killed_under_200_streams_leaves_none_of_them
     assert len(asked) >= 200
     for one in asked:
         assert one.ended <= killed + NOTICED_WITHIN_S + house.slack_s
-    await house.judge([*asked, *meanwhile], ONE_OF_TWO)
+    # All of them go on at the other box at the same time: who asks meanwhile may find it too busy, on a loaded machine.
+    await house.judge([*asked, *meanwhile], replace(ONE_OF_TWO, reasons=frozenset({"backend_saturated"})))
 
 
 async def test_case_1_nobody_sees_an_error_while_one_box_is_killed_and_started_again(house: House) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
 import pytest
 
 from tests.faults.cast import ACME, CROWD, GLOBEX, INITECH, PROVIDER_KEY
-from tests.faults.house import House
+from tests.faults.house import THINKING_S, House
 from tests.faults.invariants import SLACK_S, Weather
 
 BOTH = ("box-a", "box-b")
@@ -74,9 +75,16 @@ async def test_a_provider_that_fails_in_mid_answer_leaves_no_stream_short_and_no
 ) -> None:
     weather = Weather(boxes=frozenset(BOTH), provider=True, reasons=DOWN, breaks_streams=True)
     with house.broken(BOTH, REFUSED), house.broken(["hosted"], rule):
-        history = await house.judge(await house.crowd(customers=(ACME, GLOBEX)), weather)
-    for one in history.of(ACME):
-        assert one.served_by == ("provider:hosted" if one.stream else "static")
+        asked = await house.crowd(customers=(ACME, GLOBEX))
+        # On a loaded machine the first content and what breaks the stream may arrive in one piece: nothing has gone out
+        # then, and the next step answers.
+        async with asyncio.timeout(60):
+            while not any(one.served_by == "provider:hosted" for one in asked):
+                await asyncio.sleep(THINKING_S)
+                asked.append(await house.ask(ACME))
+        history = await house.judge(asked, weather)
+    assert {one.served_by for one in history.of(ACME) if not one.stream} == {"static"}
+    assert {one.served_by for one in history.of(ACME) if one.stream} <= {"provider:hosted", "static"}
 
 
 async def test_a_provider_that_is_silent_leaves_time_for_the_step_behind_it(house: House) -> None:
