@@ -20,6 +20,9 @@ PINNED = $(UV) pip compile --universal --python-version 3.11 --generate-hashes \
 COMPILE = $(subst --no-annotate ,,$(PINNED)) pyproject.toml
 CLIENT_PINS := $(wildcard tests/clients/environments/*.in)
 
+# Where it is set, each of the hundreds of processes that the tests start would compile all of our code anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 include backend/engine.mk
 
 .PHONY: help
@@ -47,22 +50,30 @@ $(VENV)/.installed: $(VENV)/.locked pyproject.toml
 run: setup $(if $(filter vllm,$(ENGINE)),engine) ## The demo on port 8080: boxes, provider, gateway (ENGINE=vllm: real boxes)
 	@exec $(BIN)/failsoft demo --engine $(ENGINE) --port $(PORT)
 
+# Half of the parallel part's time goes into waiting, for processes mostly: so half as many again as there are cores.
+CORES := $(shell nproc 2>/dev/null || echo 2)
+JOBS ?= $(shell n=$$(( $(CORES) + ($(CORES) + 1) / 2 )); echo $$(( n < 8 ? n : 8 )))
+
 # Tests in which processes are killed, frozen and waited for: beside many others they would measure those. They wait more
 # than they work, so that two at a time are none too many.
 TIMED := faults workers
+
+# What failed is written down there, for `.ci/run` to look at once more (tests/second_look.py).
+FAILURES ?=
+PYTEST = $(BIN)/python -m pytest $(if $(FAILURES),-p tests.second_look --keep-failures $(FAILURES))
 
 .PHONY: test
 test: setup ## Every test that needs no real engine
 	@status=0; \
 	echo "what watches no clock, on several cores"; \
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(TIMED:%=--ignore=tests/%) || status=$$?; \
+	$(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TIMED:%=--ignore=tests/%) || status=$$?; \
 	echo "processes and the time they take, two at a time"; \
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TIMED:%=tests/%) || status=$$?; \
+	$(PYTEST) -n 2 --dist loadfile $(TIMED:%=tests/%) || status=$$?; \
 	exit $$status
 
 .PHONY: test-engine
 test-engine: setup engine ## The tests against two real vLLM boxes (sets up .venv-engine)
-	@$(BIN)/python -m pytest -m engine
+	@$(PYTEST) -m engine
 
 .PHONY: test-image
 test-image: setup ## The Dockerfile's steps and the gateway out of them, without a container (root on Linux; an index)
@@ -71,7 +82,7 @@ test-image: setup ## The Dockerfile's steps and the gateway out of them, without
 .PHONY: test-clients
 test-clients: setup ## The client libraries that people use, each in .venv-clients/NAME (what cannot be made is skipped)
 	@$(BIN)/python -m tests.clients.environments
-	@$(BIN)/python -m pytest -m clients -n auto --maxprocesses 4 --dist loadfile -rs tests/clients
+	@$(PYTEST) -m clients -n auto --maxprocesses 4 --dist loadfile -rs tests/clients
 
 .PHONY: bench
 bench: setup ## Gateway, bare upstream and vllm-router side by side, as ratios

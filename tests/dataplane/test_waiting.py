@@ -145,7 +145,9 @@ async def test_who_has_its_adapter_at_work_there_waits_for_nobody(serve: ServePl
     await until_waiting(plane, globex=1)
     box.admin.heal()
     assert served_by(await ask(plane, "acme")) == OWN
-    await asyncio.gather(first, waiting)
+    first.cancel()
+    await waiting
+    await eventually(lambda: plane.idle)
 
 
 async def test_another_box_with_slots_to_spare_takes_who_waited_for_its_home(
@@ -222,7 +224,8 @@ async def test_a_client_that_leaves_while_it_waits_leaves_nothing_behind(serve: 
 async def test_who_waits_for_a_box_that_dies_is_answered_by_the_next_step_at_once(
     serve: ServePlane, box: Simulator
 ) -> None:
-    plane = await serve(policy=policy([box], "acme", "globex", globex={"ttft_budget_s": 20.0}))
+    stalls, waits = {"stall_timeout_s": 4.0}, {"ttft_budget_s": 20.0}
+    plane = await serve(policy=policy([box], "acme", "globex", acme=stalls, globex=waits))
     first = await hold_the_slot(plane, box, "acme", None)
     waiting = ask(plane, "globex")
     await until_waiting(plane, globex=1)

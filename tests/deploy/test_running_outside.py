@@ -48,7 +48,8 @@ async def test_the_simulated_profile_comes_up_answers_degrades_and_ends_in_time(
     answer = await ask(outside)
     assert answer.status_code == 200
     assert answer.headers["x-failsoft-served-by"] == "provider:hosted"
-    assert answer.json()["degraded"]["reason"] == "backend_down"
+    # By who comes first to find them gone: the request, or a probe.
+    assert answer.json()["degraded"]["reason"] in ("backend_down", "circuit_open")
 
     async with httpx2.AsyncClient(trust_env=False, base_url=f"http://127.0.0.1:{outside.admin_port}") as admin:
         assert 'failsoft_box_state{box="vllm-a"' in (await admin.get("/metrics")).text

@@ -94,8 +94,10 @@ class Arrival:
 class History:
     """Everything."""
 
-    def __init__(self, asked: Iterable[Asked], arrived: Iterable[Arrival]) -> None:
+    def __init__(self, asked: Iterable[Asked], arrived: Iterable[Arrival], *, lag_s: float = 0.0) -> None:
         self.asked = list(asked)
+        self.lag_s = lag_s
+        """What a loaded machine may have added to any time in it."""
         self.arrived = sorted(arrived, key=lambda arrival: arrival.started)
         self._arrivals: dict[str, list[Arrival]] = defaultdict(list)
         for arrival in self.arrived:

@@ -27,6 +27,7 @@ from tests.faults.history import Arrival, Asked, History
 from tests.faults.invariants import CANCELLED_WITHIN_S, SLACK_S, Weather, complaints
 from tests.faults.store_process import StoreProcess
 from tests.support.eventually import eventually
+from tests.support.lag import Lag
 from tests.support.processes import Processes, Simulator
 from tests.support.raw_client import RawClient
 
@@ -53,6 +54,19 @@ SHOWN: Final = 20
 Rule = dict[str, Any]
 
 
+class _Until:
+    """So many seconds from now, and what the machine takes meanwhile."""
+
+    def __init__(self, within_s: float) -> None:
+        self._at = time.monotonic() + within_s
+        self._lag = Lag()
+
+    @property
+    def over(self) -> bool:
+        now = time.monotonic()
+        return now > self._at and now > self._at + self._lag.s
+
+
 class House:
     """Everything, up and running. Tests break it; ``calm`` makes it whole again."""
 
@@ -62,6 +76,7 @@ class House:
         self._folder = folder
         self._numbers = itertools.count()
         self._healed_at = time.monotonic()
+        self._lag = Lag()
         adapters = [adapter for customer in EVERYBODY for adapter in customer.adapters]
         pace: dict[str, Any] = {"ttft_ms": 5, "itl_ms": 2, "tokens": TOKENS}
         self.boxes = {
@@ -181,16 +196,23 @@ class House:
 
     # Judging
 
+    @property
+    def slack_s(self) -> float:
+        """What bounds on time have to allow for beside what they bound: on an idle machine little more than SLACK_S."""
+        return SLACK_S + self._lag.s
+
     async def history(self, asked: Iterable[Asked]) -> History:
         """``asked`` with what arrived; waits as long as I4 allows for what still runs upstream."""
         waiting = [name for name, simulator in self.simulators.items() if simulator.running]
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + CANCELLED_WITHIN_S + SLACK_S
+        began = loop.time()
         arrived = self._arrived(waiting)
-        while any(one.ended is None and one.question for one in arrived) and loop.time() < deadline:
+        while any(one.ended is None and one.question for one in arrived):
+            if loop.time() > began + CANCELLED_WITHIN_S + self.slack_s:
+                break
             await asyncio.sleep(0.02)
             arrived = self._arrived(waiting)
-        return History(asked, arrived)
+        return History(asked, arrived, lag_s=self._lag.s)
 
     async def judge(self, asked: Iterable[Asked], weather: Weather) -> History:
         """The history, after it was found to break no invariant."""
@@ -233,19 +255,19 @@ class House:
         await self.recovered()
         for simulator in self.simulators.values():
             simulator.admin.forget()
+        self._lag = Lag()
 
     async def recovered(self, *, within_s: float = HEALING_S) -> None:
         """Have the gateway use both boxes for every adapter again, and every provider. Raises AssertionError."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + within_s
+        until = _Until(within_s)
         while shut := [box for box in self.gateway.status()["boxes"] if box["state"] != "closed"]:
-            assert loop.time() < until, f"not back within {within_s} s: {shut}"
+            assert not until.over, f"not back within {within_s} s: {shut}"
             for box in shut:
                 # Who has no fallback tries a box that failed fast in spite of its open breaker.
                 await self._ask_at(box["name"], HOOLI, HOOLI.adapters[0])
             await asyncio.sleep(0.02)
         while out := self._out_of_use():
-            assert loop.time() < until, f"still out of use after {within_s} s: {out}"
+            assert not until.over, f"still out of use after {within_s} s: {out}"
             for box, adapter in out:
                 customer = next(customer for customer in EVERYBODY if adapter in customer.adapters)
                 if box is None:
@@ -254,29 +276,28 @@ class House:
                     await self._ask_at(box, customer, adapter)
             await asyncio.sleep(0.02)
         while shut := [provider for provider in self.gateway.status()["providers"] if provider["state"] != "closed"]:
-            assert loop.time() < until, f"not back within {within_s} s: {shut}"
+            assert not until.over, f"not back within {within_s} s: {shut}"
             if any(provider["state"] != "backing_off" for provider in shut):
                 # Its only fallback is the provider, which is thus tried even while its breaker is open.
                 await self._ask_at(PROVIDER, INITECH, INITECH.adapters[0])
             await asyncio.sleep(0.02)
         while any(box["in_ramp"] for box in self.gateway.status()["boxes"]):
-            assert loop.time() < until, f"still in a ramp after {within_s} s"
+            assert not until.over, f"still in a ramp after {within_s} s"
             await asyncio.sleep(0.02)
         await self._cleared(until)
 
-    async def _cleared(self, until: float) -> None:
+    async def _cleared(self, until: _Until) -> None:
         """Have each adapter, and the provider, answer once: a failure or two in a row, and the end of a box that one
         adapter alone may have been at, show nowhere and are counted together with those of the next test."""
-        loop = asyncio.get_running_loop()
         left = {adapter: customer for customer in EVERYBODY for adapter in customer.adapters}
         while left:
-            assert loop.time() < until, f"not answered by themselves: {sorted(left)}"
+            assert not until.over, f"not answered by themselves: {sorted(left)}"
             asked = await asyncio.gather(*(self.ask(left[adapter], adapter, stream=False) for adapter in left))
             for one in asked:
                 if one.served_by.startswith("box:"):
                     del left[one.adapter]
         while not self.gateway.drill(INITECH.name):
-            assert loop.time() < until, "the provider does not answer"
+            assert not until.over, "the provider does not answer"
             await asyncio.sleep(0.02)
 
     def _out_of_use(self) -> list[tuple[str | None, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 from tests.faults.black_hole import syn_black_hole
 from tests.faults.cast import BOX_KEY, EVERYBODY, PATIENT
@@ -78,8 +79,9 @@ async def test_case_1_a_box_that_is_killed_under_200_streams_leaves_none_of_them
     asked = await streams
     assert len(asked) >= 200
     for one in asked:
-        assert one.ended <= killed + NOTICED_WITHIN_S + SLACK_S
-    await house.judge([*asked, *meanwhile], ONE_OF_TWO)
+        assert one.ended <= killed + NOTICED_WITHIN_S + house.slack_s
+    # All of them go on at the other box at the same time: who asks meanwhile may find it too busy, on a loaded machine.
+    await house.judge([*asked, *meanwhile], replace(ONE_OF_TWO, reasons=frozenset({"backend_saturated"})))
 
 
 async def test_case_1_nobody_sees_an_error_while_one_box_is_killed_and_started_again(house: House) -> None:
@@ -153,7 +155,7 @@ async def test_case_3_with_both_boxes_standing_still_everybody_gets_what_the_pol
         box.thaw()
     reasons = frozenset({"ttft_budget", "circuit_open"})
     await house.judge(asked, Weather(boxes=BOTH, reasons=reasons, blind=BOTH))
-    assert all(one.recording.head_s is not None and one.recording.head_s < DEADLINE_S + SLACK_S for one in asked)
+    assert all(one.recording.head_s is not None and one.recording.head_s < DEADLINE_S + house.slack_s for one in asked)
 
 
 async def test_case_5_a_box_that_drains_ends_its_streams_and_whoever_comes_meanwhile_goes_elsewhere(
@@ -228,7 +230,7 @@ async def test_case_10_a_refused_connection_costs_none_of_the_time_to_first_toke
     asked = await house.crowd()
     await house.judge(asked, Weather(boxes=frozenset({"box-b"})))
     # The smallest budget of anybody in the crowd is a second: had it been waited out, this would be more.
-    assert all(one.recording.ended_s < 1 for one in asked)
+    assert all(one.recording.ended_s < 1 + house.slack_s - SLACK_S for one in asked)
 
 
 async def test_case_11_an_address_that_answers_no_syn_is_given_up_within_the_connect_time_out(house: House) -> None:
@@ -238,7 +240,7 @@ async def test_case_11_an_address_that_answers_no_syn_is_given_up_within_the_con
         asked = [*await house.crowd(customers=(PATIENT,)), *await house.crowd()]
         error = house.gateway.box("box-b")["last_error"]
     await house.judge(asked, Weather(boxes=frozenset({"box-b"})))
-    assert all(one.recording.ended_s < CONNECT_TIMEOUT_S + SLACK_S for one in asked)
+    assert all(one.recording.ended_s < CONNECT_TIMEOUT_S + house.slack_s for one in asked)
     assert "within 1 s" in error or "in the time that was left" in error, f"something else was found wrong: {error}"
 
 

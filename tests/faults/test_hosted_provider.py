@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
 import pytest
 
 from tests.faults.cast import ACME, CROWD, GLOBEX, INITECH, PROVIDER_KEY
-from tests.faults.house import House
+from tests.faults.house import THINKING_S, House
 from tests.faults.invariants import SLACK_S, Weather
 
 BOTH = ("box-a", "box-b")
@@ -65,7 +66,7 @@ async def test_a_provider_that_fails_before_its_answer_is_asked_once_and_the_nex
         assert {one.served_by for one in history.of(ACME)} == {"static"}
         for one in history.of(INITECH):
             assert one.recording.status == 503
-            assert one.recording.ended_s < UNAVAILABLE_WITHIN_S + SLACK_S
+            assert one.recording.ended_s < UNAVAILABLE_WITHIN_S + house.slack_s
 
 
 @pytest.mark.parametrize("rule", AFTER_CONTENT.values(), ids=AFTER_CONTENT.keys())
@@ -74,9 +75,16 @@ async def test_a_provider_that_fails_in_mid_answer_leaves_no_stream_short_and_no
 ) -> None:
     weather = Weather(boxes=frozenset(BOTH), provider=True, reasons=DOWN, breaks_streams=True)
     with house.broken(BOTH, REFUSED), house.broken(["hosted"], rule):
-        history = await house.judge(await house.crowd(customers=(ACME, GLOBEX)), weather)
-    for one in history.of(ACME):
-        assert one.served_by == ("provider:hosted" if one.stream else "static")
+        asked = await house.crowd(customers=(ACME, GLOBEX))
+        # On a loaded machine the first content and what breaks the stream may arrive in one piece: nothing has gone out
+        # then, and the next step answers.
+        async with asyncio.timeout(60):
+            while not any(one.served_by == "provider:hosted" for one in asked):
+                await asyncio.sleep(THINKING_S)
+                asked.append(await house.ask(ACME))
+        history = await house.judge(asked, weather)
+    assert {one.served_by for one in history.of(ACME) if not one.stream} == {"static"}
+    assert {one.served_by for one in history.of(ACME) if one.stream} <= {"provider:hosted", "static"}
 
 
 async def test_a_provider_that_is_silent_leaves_time_for_the_step_behind_it(house: House) -> None:
@@ -119,7 +127,7 @@ async def test_a_provider_that_is_busy_is_left_alone_for_as_long_as_it_says_and_
         assert {one.recording.status for one in history.of(INITECH)} == {503}
         assert any(b"provider:hosted: skipped: it is busy" in one.recording.body for one in history.of(INITECH))
         while (await house.ask(INITECH)).recording.status != 200:
-            assert time.monotonic() < began + 3 + SLACK_S
+            assert time.monotonic() < began + 3 + house.slack_s
         assert time.monotonic() > began + 3 - SLACK_S / 10
         assert provider_state(house) == "closed"
         crowd = await house.crowd(customers=(ACME, INITECH))
@@ -158,7 +166,7 @@ async def test_a_provider_whose_breaker_is_open_is_skipped_until_nothing_else_is
             history = await house.judge(down, weather)
         for one in history.of(INITECH):
             assert one.recording.status == 503
-            assert one.recording.ended_s < UNAVAILABLE_WITHIN_S + SLACK_S
+            assert one.recording.ended_s < UNAVAILABLE_WITHIN_S + house.slack_s
         assert any(b"provider:hosted: skipped: circuit open" in one.recording.body for one in history.of(INITECH))
         # I1: it is healthy, whatever its breaker says, and INITECH has nothing else.
         answered = await house.crowd(customers=(INITECH,))

@@ -8,7 +8,7 @@ import time
 from tests.faults.cast import PATIENT
 from tests.faults.history import Asked
 from tests.faults.house import DRAIN_S, House
-from tests.faults.invariants import SLACK_S, Weather
+from tests.faults.invariants import Weather
 from tests.support.eventually import eventually
 
 BOTH = frozenset({"box-a", "box-b"})
@@ -47,7 +47,7 @@ async def test_case_42_streams_that_do_not_end_in_time_end_in_an_error_event_bef
         house.gateway.process.terminate()
         asked = await streams
         assert await house.gateway.process.ended() == 0
-    assert all(one.ended < told + DRAIN_S + SLACK_S for one in asked)
+    assert all(one.ended < told + DRAIN_S + house.slack_s for one in asked)
     assert all(one.seen.error is not None for one in asked)
     await house.judge(asked, Weather(breaks_streams=True))
 

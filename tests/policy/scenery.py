@@ -66,7 +66,7 @@ class RecordedAlarms:
         return {kind for kind, _ in self.now}
 
 
-async def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+async def eventually(condition: Callable[[], bool], within_s: float = 30.0) -> None:
     """Wait until ``condition`` holds; fails when it does not in time."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110  (what is waited for has no event)

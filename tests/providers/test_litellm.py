@@ -50,7 +50,7 @@ class Gateway:
 
     async def ask(self, step: ProviderStep, body: dict[str, Any]) -> Exchange:
         call = self.providers.call(step, request_id="req-1")
-        until = asyncio.get_running_loop().time() + 30
+        until = asyncio.get_running_loop().time() + 90
         exchange = await call.pool.exchange(call.head, msgspec.json.encode(body), until)
         exchange.until = until
         return exchange

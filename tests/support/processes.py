@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 from backend.simulator.admin import Admin
 
 ROOT = Path(__file__).parent.parent.parent
-START_S = 30.0
+START_S = 60.0
 POLL_S = 0.01
 
 
@@ -113,7 +113,7 @@ class Process:
         """SIGCONT."""
         self.child.send_signal(signal.SIGCONT)
 
-    async def ended(self, *, within_s: float = 10.0) -> int:
+    async def ended(self, *, within_s: float = 30.0) -> int:
         """Wait for its end; the exit status."""
         deadline = time.monotonic() + within_s
         while (status := self.child.poll()) is None:

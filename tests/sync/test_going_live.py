@@ -102,7 +102,7 @@ def none_failed(answers: list[Recording]) -> None:
 async def test_a_new_version_goes_live_with_no_failed_request(house: House, workers: str) -> None:
     gateway = await house.gateway("--workers", workers)
     for box in house.boxes.values():
-        box.admin.fault("hang_before_headers", path=LOAD, seconds=0.7)
+        box.admin.fault("hang_before_headers", path=LOAD, seconds=2.0)
     async with agents(gateway.client) as answers:
         await eventually(lambda: len(answers) > 40)
         house.names(V4)

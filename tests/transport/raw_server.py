@@ -10,6 +10,8 @@ import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from tests.support.eventually import AMPLE_S, eventually
+
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -108,8 +110,6 @@ class RawServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def until_true(condition: Callable[[], bool], within_s: float = 5.0) -> None:
+async def until_true(condition: Callable[[], bool], within_s: float = AMPLE_S) -> None:
     """Wait for ``condition``; fail if it does not come about."""
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
+    await eventually(condition, within_s=within_s, every_s=0.005)

@@ -52,7 +52,7 @@ class Several:
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
         return sum(float(line.rpartition(" ")[2]) for line in of_name if all(label in line for label in wanted))
 
-    async def until(self, condition: Any, *, within_s: float = 10.0) -> Any:
+    async def until(self, condition: Any, *, within_s: float = 30.0) -> Any:
         """Wait for an asynchronous ``condition``."""
         async with asyncio.timeout(within_s):
             while not (value := await condition()):  # noqa: ASYNC110  # another process sets no event

@@ -7,7 +7,8 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import httpx2
 import pytest
 from redis.asyncio import Redis
 
+from gateway.policy.store import REPLICA_TTL_S, PolicyStore
 from tests.cli.served import ADAPTER, KEY, Served
 from tests.faults.store_process import StoreProcess
 from tests.support.processes import Processes
@@ -90,6 +92,35 @@ async def pair(started: Pair) -> Pair:
     return started
 
 
+@asynccontextmanager
+async def frozen(pair: Pair, *gateways: Several) -> AsyncIterator[None]:
+    """These stand still, and the store takes them for alive, however long a command takes to start meanwhile."""
+    store = PolicyStore(pair.redis.url)
+    ports = tuple(f":{gateway.url.rpartition(':')[2]}" for gateway in gateways)
+    standing = [one for one in await store.replicas() if one.name.endswith(ports)]
+    assert len(standing) == len(gateways)
+
+    async def keep() -> None:
+        while True:
+            for one in standing:
+                assert one.standing is not None
+                await store.beat(one.id, REPLICA_TTL_S, one.standing)
+            await asyncio.sleep(REPLICA_TTL_S / 5)
+
+    for gateway in gateways:
+        gateway.process.freeze()
+    keeping = asyncio.create_task(keep())  # noqa: TID251  (cancelled below)
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        ended = (await asyncio.gather(keeping, return_exceptions=True))[0]
+        await store.close()
+        for gateway in gateways:
+            gateway.process.thaw()
+        assert isinstance(ended, asyncio.CancelledError), ended
+
+
 async def _ask(client: httpx2.AsyncClient, url: str) -> httpx2.Response:
     return await client.post(
         f"{url}/v1/chat/completions",
@@ -118,7 +149,7 @@ async def test_apply_waits_until_every_gateway_decides_by_the_new_version(pair: 
         return re.search(rf"policy versions: \S+:\d+ {after}, \S+:\d+ {after}", said) is not None
 
     # It hears of the other with its own next sign of life.
-    await pair.gateways[0].until(shown, within_s=10)
+    await pair.gateways[0].until(shown)
 
     status, out, err = await pair.policies("rollback", str(before), "--base", str(after))
     assert status == 0, err
@@ -133,14 +164,13 @@ async def test_apply_waits_until_every_gateway_decides_by_the_new_version(pair: 
 
 async def test_a_gateway_that_does_not_take_a_version_is_named_with_its_reason(pair: Pair) -> None:
     first, second = pair.gateways
-    second.process.freeze()
     pair.write(pair.version + 1)
-    status, _, err = await pair.policies("apply", str(pair.served.policies), "--timeout", "1")
+    async with frozen(pair, second):
+        status, _, err = await pair.policies("apply", str(pair.served.policies), "--timeout", "3")
     assert status == 1
     assert f"version {pair.version + 1} is in force at 1 of 2 live gateways" in err
     port = second.url.rpartition(":")[2]
     assert re.search(rf"\S+:{port} has version {pair.version} of store \w+ in force", err)
-    second.process.thaw()
 
     # What no gateway can use comes past the command's own checks only by another release, or another hand.
     refused = pair.version + 2
@@ -148,13 +178,10 @@ async def test_a_gateway_that_does_not_take_a_version_is_named_with_its_reason(p
         applying = asyncio.create_task(  # noqa: TID251  (awaited below)
             pair.policies("apply", str(pair.served.policies), "--json", "--timeout", "20")
         )
-        for gateway in (first, second):
-            gateway.process.freeze()
-        while await redis.hget("{failsoft}:head", "version") != str(refused).encode():  # noqa: ASYNC110  (another process)
-            await asyncio.sleep(0.01)
-        await redis.hset(f"{{failsoft}}:version:{refused}", "document", "{}")
-        for gateway in (first, second):
-            gateway.process.thaw()
+        async with frozen(pair, first, second):
+            while await redis.hget("{failsoft}:head", "version") != str(refused).encode():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await redis.hset(f"{{failsoft}}:version:{refused}", "document", "{}")
         status, out, _ = await applying
     assert status == 1
     without = json.loads(out)["gateways"]["not_in_force"]
