@@ -18,6 +18,7 @@ from gateway.cli.limits_shown import in_words
 from gateway.cli.order_line import order_line
 from gateway.cli.proofs_table import proofs_table
 from gateway.cli.score_line import score_line
+from gateway.cli.silent_gateways import last_heard
 from gateway.cli.sync_lines import sync_lines
 from gateway.observe.actor import Actor
 
@@ -34,7 +35,7 @@ def status(
     """Show policy version, boxes, the adapters that live there, and alarms.
 
     The admin token is read from FAILSOFT_ADMIN_TOKEN. Exits with 1 where something needs a look: not ready, an alarm, a
-    box that does not serve; with 3 where no gateway answers.
+    box that does not serve, a gateway that the store does not hear; with 3 where no gateway answers.
     """
     found = AdminClient(url).get("/admin/status")
     if as_json:
@@ -46,10 +47,12 @@ def status(
 
 
 def needs_a_look(found: dict[str, Any]) -> bool:
-    """Whether a person has to act or wait: not ready, an alarm, or a box that does not serve, drained ones too."""
+    """Whether a person has to act or wait: not ready, an alarm, a gateway that the store does not hear, or a box that
+    does not serve, drained ones too."""
     return (
         not found["ready"]
         or bool(found["alarms"])
+        or bool(found["replicas"]["silent"])
         or any(box["state"] != "closed" or box["drained"] for box in found["boxes"])
     )
 
@@ -70,6 +73,8 @@ def _show(found: dict[str, Any], console: Console) -> None:
     for line in (_workers(found["workers"]), _replicas(found)):
         if line:
             console.print(line)
+    for one in found["replicas"]["silent"]:
+        console.print(f"[red]silent[/] {escape(last_heard(one))}, and may still serve by it")
     table = Table(
         "box", "fleet", "state", "in flight / limit", "waiting", "first token", "last probe", "adapters", "last error"
     )

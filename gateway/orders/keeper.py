@@ -181,4 +181,4 @@ def _in_words(order: Order) -> str:
     who = f" of {line}" if (line := Actor(order.by, order.user).line) else ""
     why = f": {order.reason}" if order.reason else ""
     verb = "are" if order.target == ALL else "is"
-    return f"{order.whom} {verb} answered by the fallback, by order{who}{why}"
+    return f"{order.whom} {verb} to be answered by the fallback, by order{who}{why}"

@@ -33,7 +33,7 @@ async def test_two_gateways_and_all_their_workers_follow_an_order_until_it_is_ta
 
     code, said = await first.failsoft("degrade", "acme", "--for", "10m", "--reason", "adapter v3 talks nonsense")
     assert code == 0, said
-    assert "acme is answered by the fallback for 10m from now on, on every gateway of this store" in said
+    assert "acme is answered by the fallback for 10m from now on, on every gateway that the store hears" in said
     # All workers of the gateway that was asked have it by the time that the command returns.
     answers = await first.crowd(12)
     assert {answer.headers["x-failsoft-degraded"] for answer in answers} == {"forced"}
@@ -64,6 +64,18 @@ async def test_two_gateways_and_all_their_workers_follow_an_order_until_it_is_ta
         await follows(gateway, None)
         assert (await gateway.status())["orders"] == []
     assert [event["customer"] for event in await first.events("order_over")] == ["acme"]
+
+
+async def test_a_customer_without_a_fallback_is_named_by_the_command_as_its_own_adapter_still_answers(
+    street: Street,
+) -> None:
+    served = street.policies("one")
+    served.customer("acme", "fs-acme-key", fallback=[])
+    gateway = await street.gateway(served)
+    code, said = await gateway.failsoft("degrade", "--all", "--for", "2m")
+    assert code == 1
+    assert "not degraded: acme: no step of the fallback can answer" in " ".join(said.split())
+    assert (await reason(gateway), await reason(gateway, "globex")) == (None, "forced")
 
 
 async def test_an_order_survives_a_restart_of_a_gateway_with_a_store_of_its_own(street: Street) -> None:
