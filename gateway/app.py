@@ -178,7 +178,7 @@ class Gateway:
             await self._keep_accounts()
             if self._heartbeat is not None:
                 self._heartbeat.start()
-            await self._orders.start(self._follower.redis_url)
+            await self._orders.start(self._follower.redis_url, settings.state_dir)
             self._drills.start(self._follower.redis_url)
             self._scores.start(self._follower.redis_url)
             self._adapters.start(self._follower.redis_url)
