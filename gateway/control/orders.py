@@ -93,5 +93,5 @@ def _target(sources: ControlSources, asked: Target, *, also_gone: bool = False) 
     if also_gone:
         known |= {one.order.target for one in sources.orders.standing()} - {ALL}
     if asked.customer not in known:
-        raise unknown_customer(asked.customer, policy)
+        raise unknown_customer(asked.customer, policy.customers)
     return asked.customer
