@@ -20,6 +20,7 @@ from gateway.cli.proofs_table import proofs_table
 from gateway.cli.score_line import score_line
 from gateway.cli.silent_gateways import last_heard
 from gateway.cli.sync_lines import sync_lines
+from gateway.cli.whole_table import print_whole
 from gateway.observe.actor import Actor
 
 _STYLES = {"closed": "green", "half_open": "yellow", "open": "red", "unavailable": "red"}
@@ -92,7 +93,7 @@ def _show(found: dict[str, Any], console: Console) -> None:
             escape(_adapters(box)) or "–",
             escape(trouble) or "–",
         )
-    console.print(table)
+    print_whole(console, table)
     for line in sync_lines(found["adapter_sync"]):
         console.print(line)
     for line in split_lines(found["aliases"]):
@@ -100,9 +101,9 @@ def _show(found: dict[str, Any], console: Console) -> None:
     for fleet in found["fleets"]:
         console.print(_placement(fleet))
     if found["boxes"]:
-        console.print(_homes(found["boxes"]))
+        print_whole(console, _homes(found["boxes"]))
     if found["drills"]["steps"]:
-        console.print(proofs_table(found["drills"]))
+        print_whole(console, proofs_table(found["drills"]))
     for one in found["scores"][:_MOST_NAMES]:
         console.print(f"score of {escape(score_line(one))}")
     for order in found["orders"]:

@@ -23,6 +23,7 @@ from gateway.accounts.view import usage_rows
 from gateway.cli.admin_client import DEFAULT_URL, AdminClient, Url
 from gateway.cli.exit_codes import FOUND_WRONG
 from gateway.cli.speech import failure
+from gateway.cli.whole_table import print_whole
 from gateway.clock import today_utc
 from gateway.control.names import unknown_customer
 from gateway.errors import PolicyError
@@ -174,7 +175,7 @@ def _show(rows: list[Row], by: str | None, first: dt.date, last: dt.date) -> Non
         if row["unpriced"]:
             cells[-1] += f" + {row['unpriced']} of unknown price"
         table.add_row(*cells)
-    console.print(table)
+    print_whole(console, table)
     estimated = sum(row["estimated"] for row in rows)
     if estimated:
         console.print(f"{estimated} answers did not say what they took, as they broke off: it was estimated")

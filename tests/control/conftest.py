@@ -175,11 +175,11 @@ async def url(house: House) -> AsyncIterator[str]:
     sock.close()
 
 
-async def run(command: Callable[..., None], *arguments: str, token: str = TOKEN) -> Result:
+async def run(command: Callable[..., None], *arguments: str, token: str = TOKEN, columns: int = 200) -> Result:
     """Run one subcommand as its own command line, beside the event loop."""
     app = typer.Typer()
     app.command()(command)
-    env = {"FAILSOFT_ADMIN_TOKEN": token, "COLUMNS": "200", "TERM": "dumb"}
+    env = {"FAILSOFT_ADMIN_TOKEN": token, "COLUMNS": str(columns), "TERM": "dumb"}
     return await asyncio.to_thread(CliRunner().invoke, app, [*arguments], env=env)
 
 
