@@ -102,12 +102,9 @@ class Gateway:
         self._name = socket.gethostname()
         self._followed: Head | None = None
         self._audit = AuditLog(
-            lambda: self._follower.redis_url,
-            alarms=self._alarms,
-            waiting=self._metrics.audit_waiting.set,
-            dropped=self._metrics.audit_dropped.inc,
-            clock=time.monotonic,
-        )
+            lambda: self._follower.redis_url, alarms=self._alarms, waiting=self._metrics.audit_waiting.set,
+            dropped=self._metrics.audit_dropped.inc, clock=time.monotonic,
+        )  # fmt: skip
         self._metrics.replicas.set(1)
         self._metrics.before_render(
             lambda: self._metrics.replicas_silent.set(sum(r.is_silent for r in self._gateways()))
