@@ -9,7 +9,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -44,7 +44,7 @@ from gateway.policy.audit_log import AuditLog
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.follow import PolicyFollower
 from gateway.policy.replicas import Heartbeat
-from gateway.policy.standing import Standing
+from gateway.policy.standing import Replica, Standing
 from gateway.policy.store import PolicyStore
 from gateway.policy.versions import Head
 from gateway.scores.keeper import ScoreKeeper
@@ -95,23 +95,20 @@ class Gateway:
         if settings.redis_url is not None:
             store = PolicyStore(settings.redis_url)
             self._heartbeat = Heartbeat(
-                store,
-                on_change=self._replicas_changed,
-                uniform=random.random,
-                alarms=self._alarms,
+                store, on_change=self._replicas_changed, uniform=random.random, alarms=self._alarms,
                 standing=self._standing,
-            )
+            )  # fmt: skip
             self._follower.on_refusal = self._heartbeat.tell
         self._name = socket.gethostname()
         self._followed: Head | None = None
         self._audit = AuditLog(
-            lambda: self._follower.redis_url,
-            alarms=self._alarms,
-            waiting=self._metrics.audit_waiting.set,
-            dropped=self._metrics.audit_dropped.inc,
-            clock=time.monotonic,
-        )
+            lambda: self._follower.redis_url, alarms=self._alarms, waiting=self._metrics.audit_waiting.set,
+            dropped=self._metrics.audit_dropped.inc, clock=time.monotonic,
+        )  # fmt: skip
         self._metrics.replicas.set(1)
+        self._metrics.before_render(
+            lambda: self._metrics.replicas_silent.set(sum(r.is_silent for r in self._gateways()))
+        )
         self._providers = Providers(state_dir=settings.state_dir, alarms=self._alarms)
         self._hosted = Hosted(metrics=self._metrics, alarms=self._alarms, events=self._events)
         self._orders = OrderKeeper(metrics=self._metrics, alarms=self._alarms, events=self._events)
@@ -178,7 +175,7 @@ class Gateway:
             await self._keep_accounts()
             if self._heartbeat is not None:
                 self._heartbeat.start()
-            await self._orders.start(self._follower.redis_url)
+            await self._orders.start(self._follower.redis_url, settings.state_dir)
             self._drills.start(self._follower.redis_url)
             self._scores.start(self._follower.redis_url)
             self._adapters.start(self._follower.redis_url)
@@ -244,7 +241,7 @@ class Gateway:
             admin_token=settings.admin_token,
             workers=self._workers,
             accounts=self._accounts_view,
-            gateways=lambda: self._heartbeat.alive if self._heartbeat is not None else (),
+            gateways=self._gateways,
         )
         apps: list[Any] = [create_control_app(sources, admin=settings.admin_port is None)]
         if settings.admin_port is not None:
@@ -296,6 +293,9 @@ class Gateway:
         if running:
             await asyncio.wait(running)
         timer.cancel()
+
+    def _gateways(self) -> Sequence[Replica]:
+        return self._heartbeat.known if self._heartbeat is not None else ()
 
     def _customers(self) -> Iterable[str]:
         return () if (policy := self._follower.current) is None else policy.customers

@@ -48,6 +48,11 @@ class AccountsView:
         found["hosted"] = {"usd_per_day": cap, "spent_usd": round(spent_usd, 6)}
         return found
 
+    def cap_is_spent(self, customer: CustomerPolicy) -> bool:
+        """Whether hosted providers are not asked for it any more today."""
+        cap = customer.usd_per_day
+        return cap is not None and self._known.spent(customer.name) >= cap * NANO
+
     def status(self, policy: CompiledPolicy) -> Document:
         """Customers that have limits or a cap, those nearest to one first, and what is at each provider."""
         rows = [

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from gateway.cli.admin_client import DEFAULT_URL, AdminClient, Url
 from gateway.cli.exit_codes import FOUND_WRONG
+from gateway.cli.whole_table import print_whole
 
 TIMEOUT_S = 90.0
 """A drill takes at most 30 s, and a customer's steps are tried beside each other."""
@@ -56,7 +57,7 @@ def _show(answer: dict[str, Any], console: Console) -> None:
             "–" if first_ms is None else f"{first_ms} ms",
             "–" if not count else f"{count} other customer{'s' if count > 1 else ''}",
         )
-    console.print(table)
+    print_whole(console, table)
 
 
 _NEVER: dict[str, Any] = {"ok": False, "error": "", "served_model": "", "first_content_ms": None}

@@ -15,6 +15,7 @@ from gateway.cli.admin_client import DEFAULT_URL, AdminClient, Url
 from gateway.cli.limits_shown import in_words
 from gateway.cli.order_line import order_line
 from gateway.cli.score_line import score_line
+from gateway.cli.whole_table import print_whole
 
 _ROLES = {"own": "[green]asked[/]", "last_resort": "[yellow]last resort[/]", "left_out": "[red]left out[/]"}
 _BREAKERS = {"closed": "closed", "half_open": "[yellow]half-open[/]", "open": "[red]open[/]"}
@@ -62,8 +63,8 @@ def _show(found: dict[str, Any], console: Console) -> None:
     if found["scores"] is not None:
         console.print(f"scores: {escape(score_line({'customer': found['customer'], **found['scores']}))}")
     console.print(_homes(found["homes"]))
-    console.print(_boxes(found))
-    console.print(_attempts(found))
+    print_whole(console, _boxes(found))
+    print_whole(console, _attempts(found))
     for line in found["left_out"]:
         console.print(f"[yellow]left out[/] {escape(line)}")
     if (limits := found.get("limits")) is not None and (words := in_words(limits)):

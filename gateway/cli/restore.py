@@ -10,6 +10,7 @@ import typer
 
 from gateway.cli.admin_client import DEFAULT_URL, AdminClient, Url
 from gateway.cli.degrade import SHARED, All, Customer, target_of, warn_unless_shared
+from gateway.cli.silent_gateways import warn_of_silent
 
 
 def restore(
@@ -20,8 +21,8 @@ def restore(
 ) -> None:
     """Take back the order for CUSTOMER; with --all, every order there is.
 
-    It holds on all gateways of the store within a second. Exits with 1 where there is no such customer, with 3 where no
-    gateway answers. The admin token is read from FAILSOFT_ADMIN_TOKEN.
+    It holds on all gateways that the store hears within a second, and names those that it does not hear. Exits with 1
+    where there is no such customer, with 3 where no gateway answers. The admin token is read from FAILSOFT_ADMIN_TOKEN.
     """
     answer = AdminClient(url).post("/admin/restore", target_of(customer, all_))
     if as_json:
@@ -39,3 +40,4 @@ def restore(
     if customer is not None and any(order["customer"] is None for order in answer["orders"]):
         typer.echo("An order for all customers is still in force: failsoft restore --all ends it.")
     warn_unless_shared(answer)
+    warn_of_silent(answer["silent"])

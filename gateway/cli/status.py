@@ -18,7 +18,9 @@ from gateway.cli.limits_shown import in_words
 from gateway.cli.order_line import order_line
 from gateway.cli.proofs_table import proofs_table
 from gateway.cli.score_line import score_line
+from gateway.cli.silent_gateways import last_heard
 from gateway.cli.sync_lines import sync_lines
+from gateway.cli.whole_table import print_whole
 from gateway.observe.actor import Actor
 
 _STYLES = {"closed": "green", "half_open": "yellow", "open": "red", "unavailable": "red"}
@@ -34,7 +36,7 @@ def status(
     """Show policy version, boxes, the adapters that live there, and alarms.
 
     The admin token is read from FAILSOFT_ADMIN_TOKEN. Exits with 1 where something needs a look: not ready, an alarm, a
-    box that does not serve; with 3 where no gateway answers.
+    box that does not serve, a gateway that the store does not hear; with 3 where no gateway answers.
     """
     found = AdminClient(url).get("/admin/status")
     if as_json:
@@ -46,10 +48,12 @@ def status(
 
 
 def needs_a_look(found: dict[str, Any]) -> bool:
-    """Whether a person has to act or wait: not ready, an alarm, or a box that does not serve, drained ones too."""
+    """Whether a person has to act or wait: not ready, an alarm, a gateway that the store does not hear, or a box that
+    does not serve, drained ones too."""
     return (
         not found["ready"]
         or bool(found["alarms"])
+        or bool(found["replicas"]["silent"])
         or any(box["state"] != "closed" or box["drained"] for box in found["boxes"])
     )
 
@@ -70,6 +74,8 @@ def _show(found: dict[str, Any], console: Console) -> None:
     for line in (_workers(found["workers"]), _replicas(found)):
         if line:
             console.print(line)
+    for one in found["replicas"]["silent"]:
+        console.print(f"[red]silent[/] {escape(last_heard(one))}, and may still serve by it")
     table = Table(
         "box", "fleet", "state", "in flight / limit", "waiting", "first token", "last probe", "adapters", "last error"
     )
@@ -87,7 +93,7 @@ def _show(found: dict[str, Any], console: Console) -> None:
             escape(_adapters(box)) or "–",
             escape(trouble) or "–",
         )
-    console.print(table)
+    print_whole(console, table)
     for line in sync_lines(found["adapter_sync"]):
         console.print(line)
     for line in split_lines(found["aliases"]):
@@ -95,9 +101,9 @@ def _show(found: dict[str, Any], console: Console) -> None:
     for fleet in found["fleets"]:
         console.print(_placement(fleet))
     if found["boxes"]:
-        console.print(_homes(found["boxes"]))
+        print_whole(console, _homes(found["boxes"]))
     if found["drills"]["steps"]:
-        console.print(proofs_table(found["drills"]))
+        print_whole(console, proofs_table(found["drills"]))
     for one in found["scores"][:_MOST_NAMES]:
         console.print(f"score of {escape(score_line(one))}")
     for order in found["orders"]:

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import Annotated, Any, Literal
 
 import typer
@@ -21,7 +21,14 @@ from gateway.accounts.account_store import AccountStore
 from gateway.accounts.usage import SYNTHETIC_DRILL
 from gateway.accounts.view import usage_rows
 from gateway.cli.admin_client import DEFAULT_URL, AdminClient, Url
+from gateway.cli.exit_codes import FOUND_WRONG
+from gateway.cli.speech import failure
+from gateway.cli.whole_table import print_whole
 from gateway.clock import today_utc
+from gateway.control.names import unknown_customer
+from gateway.errors import PolicyError
+from gateway.policy.policy_set import policy_set_from_document
+from gateway.policy.store import PolicyStore
 
 Row = dict[str, Any]
 
@@ -47,7 +54,8 @@ def usage(
     """Show what customers have used on whole days, UTC: requests, tokens and USD, by who answered and why.
 
     With --redis the store is read, else the gateway at --url is asked, with the admin token of FAILSOFT_ADMIN_TOKEN.
-    What was used in the last second may be missing. Exits with 3 where neither can be reached.
+    What was used in the last second may be missing. Exits with 1 where nothing is known of --customer, with 3 where
+    neither can be reached.
     """
     if as_json and as_csv:
         raise typer.BadParameter("choose one of --json and --csv", param_hint="--csv")
@@ -111,9 +119,27 @@ async def _from_store(redis: str, first: dt.date, last: dt.date, customer: str |
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--redis") from None
     try:
-        return await usage_rows(store, first, last, customer)
+        rows = await usage_rows(store, first, last, customer)
     finally:
         await store.close()
+    if customer is not None and not rows and customer not in (known := await _customers(redis)):
+        raise failure(unknown_customer(customer, known).message, FOUND_WRONG)
+    return rows
+
+
+async def _customers(redis: str) -> Set[str]:
+    """Those of the store's current policies. Raises typer.Exit where those cannot be read."""
+    store = PolicyStore(redis)
+    try:
+        head = await store.head()
+        if head is None:
+            return set()
+        found = policy_set_from_document((await store.load(head.version)).document)
+    except PolicyError as error:
+        raise failure(f"the store's current version cannot be read: {error}", FOUND_WRONG) from None
+    finally:
+        await store.close()
+    return {customer.customer for customer in found.customers}
 
 
 def _day(text: str, option: str) -> dt.date:
@@ -149,7 +175,7 @@ def _show(rows: list[Row], by: str | None, first: dt.date, last: dt.date) -> Non
         if row["unpriced"]:
             cells[-1] += f" + {row['unpriced']} of unknown price"
         table.add_row(*cells)
-    console.print(table)
+    print_whole(console, table)
     estimated = sum(row["estimated"] for row in rows)
     if estimated:
         console.print(f"{estimated} answers did not say what they took, as they broke off: it was estimated")

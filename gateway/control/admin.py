@@ -125,7 +125,7 @@ def _asker(sources: ControlSources, customer: str, model: str) -> tuple[Compiled
     policy = in_force(sources.policies.current)
     found = policy.customers.get(customer)
     if found is None:
-        raise unknown_customer(customer, policy)
+        raise unknown_customer(customer, policy.customers)
     if model not in found.adapters and model not in found.aliases:
         owner = next((one.name for one in policy.customers.values() if model in one.adapters), None)
         what = f"`{model}` is no model of {customer}'s." if owner is None else f"`{model}` is {owner}'s."

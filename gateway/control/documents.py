@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.control.alias_documents import splits
+from gateway.control.order_reach import reach
 from gateway.control.sources import SNAPSHOT, ControlSources
 from gateway.fleet.box import Box
 from gateway.fleet.fleet import Fleets
@@ -18,7 +19,6 @@ from gateway.orders.order import ALL, Order
 from gateway.policy.compiled import ApiKey, BaseStep, CompiledPolicy, CustomerPolicy, ProviderSpec, ProviderStep, Step
 from gateway.policy.policy_alarms import SUBJECT as POLICIES
 from gateway.policy.standing import Replica
-from gateway.policy.versions import Head
 
 READY_AFTER_S = 3.0
 """A box that does not answer its first probe keeps the gateway from being ready no longer than this (design)."""
@@ -76,7 +76,7 @@ def status(sources: ControlSources) -> Document:
 
 def orders(sources: ControlSources) -> list[Document]:
     """Every degradation by order that is in force."""
-    return [order(one.order, one.left_s) for one in sources.orders.standing()]
+    return [{**order(one.order, one.left_s), **reach(sources, one.order.target)} for one in sources.orders.standing()]
 
 
 def order(one: Order, left_s: float) -> Document:
@@ -94,20 +94,24 @@ def order(one: Order, left_s: float) -> Document:
 
 def _replicas(sources: ControlSources) -> Document:
     """How many gateways share the boxes, and by which policy version each decides."""
-    gateways = [
-        {
-            "name": replica.name,
-            "policy_version": None if (head := _in_force(replica)) is None else head.version,
-            "silent_s": round(replica.silent_s, 1),
-        }
-        for replica in sources.gateways()
-    ]
     replicas = sources.fleets.replicas
-    return {"alive": replicas.alive, "rank": replicas.rank, "gateways": gateways}
+    return {
+        "alive": replicas.alive,
+        "rank": replicas.rank,
+        "gateways": [replica(one) for one in sources.gateways() if not one.is_silent],
+        "silent": silent(sources),
+    }
 
 
-def _in_force(replica: Replica) -> Head | None:
-    return None if replica.standing is None else replica.standing.in_force
+def silent(sources: ControlSources) -> list[Document]:
+    """The gateways that the store does not hear and that did not say that they end: they may be alive all the same."""
+    return [replica(one) for one in sources.gateways() if one.is_silent]
+
+
+def replica(one: Replica) -> Document:
+    """One gateway, as it last said how it stands."""
+    version = None if one.in_force is None else one.in_force.version
+    return {"name": one.name, "policy_version": version, "silent_s": round(one.silent_s, 1)}
 
 
 def customers(policy: CompiledPolicy | None) -> Document:

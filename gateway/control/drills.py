@@ -48,7 +48,7 @@ def drills_router(sources: ControlSources) -> APIRouter:
 def _customer(sources: ControlSources, name: str) -> CustomerPolicy:
     policy = in_force(sources.policies.current)
     if (customer := policy.customers.get(name)) is None:
-        raise unknown_customer(name, policy)
+        raise unknown_customer(name, policy.customers)
     return customer
 
 

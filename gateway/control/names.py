@@ -22,9 +22,9 @@ def unknown_name(param: str, what: str, name: str, known: Iterable[str], these: 
     return RequestError(404, f"{what}{hint}{there}", param=param, code=f"{param}_not_found")
 
 
-def unknown_customer(name: str, policy: CompiledPolicy) -> RequestError:
+def unknown_customer(name: str, customers: Iterable[str]) -> RequestError:
     """The same of a customer."""
-    return unknown_name("customer", f"There is no customer `{name}`.", name, policy.customers, "Customers")
+    return unknown_name("customer", f"There is no customer `{name}`.", name, customers, "Customers")
 
 
 def in_force(policy: CompiledPolicy | None) -> CompiledPolicy:

@@ -10,6 +10,7 @@ from gateway.control import documents
 from gateway.control.admin_actor import actor_of, one_line
 from gateway.control.envelope import fresh
 from gateway.control.names import in_force, unknown_customer
+from gateway.control.order_reach import reach
 from gateway.control.sources import ControlSources
 from gateway.errors import RequestError
 from gateway.observe.actor import Actor
@@ -47,7 +48,10 @@ def orders_router(sources: ControlSources) -> APIRouter:
 
     @router.post("/degrade")
     async def degrade(asked: Degrade, request: Request) -> JSONResponse:
-        """It holds here at once, and on all gateways of the store within a second."""
+        """It holds here at once, and within a second on all gateways that the store hears; ``silent`` are the others.
+
+        ``unanswerable`` names the customers that no step of the fallback can answer: their own adapter still does.
+        """
         target = _target(sources, asked)
         try:
             for_s = parse_interval(asked.for_, LONGEST_S)
@@ -57,7 +61,8 @@ def orders_router(sources: ControlSources) -> APIRouter:
         if not actor.user:
             actor = Actor(actor.by, one_line(asked.by))
         order, shared = await sources.orders.degrade(target, for_s, reason=one_line(asked.reason), actor=actor)
-        return fresh({"order": documents.order(order, for_s), "shared": shared})
+        document = {**documents.order(order, for_s), **reach(sources, target)}
+        return fresh({"order": document, "shared": shared, "silent": documents.silent(sources)})
 
     @router.post("/restore")
     async def restore(asked: Target, request: Request) -> JSONResponse:
@@ -69,6 +74,7 @@ def orders_router(sources: ControlSources) -> APIRouter:
                 "changed": bool(ended),
                 "ended": [documents.order(order, 0.0) for order in ended],
                 "shared": shared,
+                "silent": documents.silent(sources),
                 "orders": documents.orders(sources),
             }
         )
@@ -87,5 +93,5 @@ def _target(sources: ControlSources, asked: Target, *, also_gone: bool = False) 
     if also_gone:
         known |= {one.order.target for one in sources.orders.standing()} - {ALL}
     if asked.customer not in known:
-        raise unknown_customer(asked.customer, policy)
+        raise unknown_customer(asked.customer, policy.customers)
     return asked.customer

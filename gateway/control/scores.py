@@ -51,7 +51,7 @@ def scores_router(sources: ControlSources) -> APIRouter:
         """Of all customers that were scored, those that lose most by their fallback first; or of one."""
         policy = in_force(sources.policies.current)
         if customer is not None and customer not in policy.customers:
-            raise unknown_customer(customer, policy)
+            raise unknown_customer(customer, policy.customers)
         names = policy.customers if customer is None else [customer]
         rows = sources.scores.book.worst(names, len(policy.customers))
         return fresh({"scores": rows})
@@ -62,7 +62,7 @@ def scores_router(sources: ControlSources) -> APIRouter:
         policy = in_force(sources.policies.current)
         for one in published.scores:
             if one.customer not in policy.customers:
-                raise unknown_customer(one.customer, policy)
+                raise unknown_customer(one.customer, policy.customers)
         at = round(wall_s(), 3)
         try:
             await sources.scores.publish([Score(at=at, **one.model_dump()) for one in published.scores])

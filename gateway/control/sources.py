@@ -78,7 +78,7 @@ class Audit(Protocol):
 class ControlSources:
     """Everything the control plane shows. ``explain`` is the data plane's, ``workers`` the processes that answer,
     ``adapters`` how those on the boxes are kept as policies name them, ``accounts`` what customers have used,
-    ``gateways`` all that live on the same store.
+    ``gateways`` all on the same store, those that are silent too.
 
     ``clock`` is monotonic and the one of the breakers, in seconds.
     """

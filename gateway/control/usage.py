@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 
 from gateway.clock import today_utc
 from gateway.control.envelope import fresh
+from gateway.control.names import unknown_customer
 from gateway.control.sources import ControlSources
 from gateway.errors import RequestError, StoreError
 
@@ -24,7 +25,7 @@ def add_usage(router: APIRouter, sources: ControlSources) -> None:
         since: dt.date | None = None, until: dt.date | None = None, customer: str | None = None
     ) -> JSONResponse:
         """A row for each day (UTC) from ``since`` to ``until``, both counted and today when left out, each customer,
-        kind of target and reason."""
+        kind of target and reason. 404 for a customer that no policy names and that has used nothing."""
         last = today_utc() if until is None else until
         first = last if since is None else since
         if not 0 <= (last - first).days <= MOST_DAYS:
@@ -35,5 +36,8 @@ def add_usage(router: APIRouter, sources: ControlSources) -> None:
             rows = await sources.accounts.usage(first, last, customer)
         except StoreError as error:
             raise RequestError(503, f"{error}", type="server_error", code="store_unreachable") from error
+        policy = sources.policies.current
+        if customer is not None and not rows and policy is not None and customer not in policy.customers:
+            raise unknown_customer(customer, policy.customers)
         document = {"since": first.isoformat(), "until": last.isoformat(), "usage": rows}
         return fresh(document)

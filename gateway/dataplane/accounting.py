@@ -69,9 +69,9 @@ class Accounting:
             call.rate_headers = rate_headers(account, call.clock())
             return found
         kind: Kind = found or "requests"
-        call.rate_headers = rate_headers(account, call.clock(), kind)
-        accounts.refused(customer.name, kind, tokens)
         wait_s = account.retry_after_s(kind, tokens, call.clock())
+        call.rate_headers = rate_headers(account, call.clock(), kind, wait_s)
+        accounts.refused(customer.name, kind, tokens)
         limit = account.allowances[KINDS.index(kind)]
         raise Limited(kind, 0 if limit is None else limit.limit, wait_s)
 

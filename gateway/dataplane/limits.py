@@ -8,8 +8,8 @@ from gateway.accounts.account import Account, Kind
 from gateway.dataplane.marks import Headers
 from gateway.errors import RequestError
 
-MOST_RETRY_S = 30
-"""What is longer, SDKs do not wait for."""
+MOST_RETRY_S = 60
+"""A window, after which all is fresh. What is longer, OpenAI's SDKs do not wait for (`_calculate_retry_timeout`)."""
 
 _WORDS = {
     "requests": "Rate limit reached: {limit} requests a minute (limits.requests_per_minute). Ask again in {wait} s.",
@@ -33,8 +33,9 @@ class Limited(RequestError):
         )
 
 
-def rate_headers(account: Account, now: float, over: Kind | None = None) -> Headers:
-    """What is left of the limits a minute, as OpenAI says it; ``over``: the limit that turns this request away."""
+def rate_headers(account: Account, now: float, over: Kind | None = None, wait_s: float = 0.0) -> Headers:
+    """What is left of the limits a minute, as OpenAI says it; ``over``: the limit that turns this request away, which
+    is asked to come again after ``wait_s``: no reset is before that."""
     headers: Headers = []
     for kind, allowance in (("requests", account.allowances[0]), ("tokens", account.allowances[1])):
         if allowance is not None:
@@ -43,7 +44,8 @@ def rate_headers(account: Account, now: float, over: Kind | None = None) -> Head
                 left = 0  # the little that others keep for the first request that comes to them
             headers.append((b"x-ratelimit-limit-%b" % kind.encode(), b"%d" % allowance.limit))
             headers.append((b"x-ratelimit-remaining-%b" % kind.encode(), b"%d" % left))
-            headers.append((b"x-ratelimit-reset-%b" % kind.encode(), duration(allowance.resets_in(now)).encode()))
+            reset_s = max(allowance.resets_in(now), min(MOST_RETRY_S, wait_s) if kind == over else 0.0)
+            headers.append((b"x-ratelimit-reset-%b" % kind.encode(), duration(reset_s).encode()))
     return headers
 
 

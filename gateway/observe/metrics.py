@@ -278,6 +278,9 @@ class GatewayMetrics:
         self.replicas = add(
             Gauge("failsoft_replicas", "Gateways alive on this gateway's policy store, itself counted.")
         )
+        self.replicas_silent = add(
+            Gauge("failsoft_replicas_silent", "Gateways that did not end in order and that the store does not hear.")
+        )
         self.box_slot_share = add(
             Gauge("failsoft_box_slot_share", "LoRA slots of the box that this gateway counts on.", ("box",))
         )

@@ -6,7 +6,7 @@ the store, because that was emptied or brought back from an old backup, holds on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -64,6 +64,16 @@ class OrderBook:
                 order, over=True, ended_by=actor.by, ended_user=actor.user
             )
         return ended
+
+    def reckon_anew(self, ids: Collection[str], server_ms: int, now: float) -> None:
+        """Work out again when these orders end: so far it was by a clock that was not the store's."""
+        for order in self._orders.values():
+            if order.id in ids:
+                self._ends[order.id] = now + min((order.until_ms - server_ms) / 1000, LONGEST_S)
+
+    def unfinished(self, now: float) -> list[Order]:
+        """All entries that a gateway needs that knows nothing yet: those that would still run, taken back or not."""
+        return [order for order in self._orders.values() if self._ends[order.id] > now]
 
     def last(self, target: str) -> Order | None:
         """The last entry of ``target``, in force or not."""

@@ -1,6 +1,7 @@
 """Keeps the orders of ops: takes them, shares them with all gateways on the store, follows theirs, and tells of them.
 
-An order holds here from the moment it is given, also while the store is away; it is shared as soon as that is back.
+An order holds here from the moment it is given, also while the store is away; it is shared as soon as that is back. All
+are on disk too, for a gateway that starts again meanwhile.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
+from pathlib import Path
 
+from gateway.clock import wall_s
 from gateway.errors import StoreCorrupt, StoreError
 from gateway.observe.actor import UNKNOWN, Actor
 from gateway.observe.alarms import Alarms
@@ -22,6 +25,7 @@ from gateway.orders.forced import Forced
 from gateway.orders.order import ALL, Order
 from gateway.orders.order_store import OrderStore
 from gateway.orders.server_clock import ServerClock
+from gateway.orders.snapshot import OrderSnapshot, Remembered
 from gateway.policy.reconnect import patiently
 from gateway.tasks import TaskSet
 
@@ -31,6 +35,9 @@ IN_FORCE = "degraded_by_order"
 """The alarm's kind while an order is in force."""
 
 UNREADABLE = "orders_unreadable"
+
+NOT_ON_DISK = "orders_snapshot"
+"""The alarm's kind where orders cannot be kept on disk, or what was there cannot be read."""
 
 FIRST_LOOK_S = 1.0
 """So long the start waits for what is in force already: a gateway that starts anew should begin with it."""
@@ -61,6 +68,10 @@ class OrderKeeper:
         self._listeners: list[OnChange] = []
         self._told: dict[str, Order] = {}
         self._store: OrderStore | None = None
+        self._snapshot: OrderSnapshot | None = None
+        self._recalled: frozenset[str] = frozenset()
+        self._saving = asyncio.Lock()
+        self._saved: list[Order] = []
         self._tasks = TaskSet()
         self._looked = asyncio.Event()
         self._next_end: asyncio.TimerHandle | None = None
@@ -76,9 +87,15 @@ class OrderKeeper:
         """The orders in force."""
         return self._book.standing(self._clock())
 
-    async def start(self, url: str) -> None:
-        """Follow the orders in the store at ``url``, and wait a moment for those that are in force."""
+    async def start(self, url: str, state_dir: Path | None = None) -> None:
+        """Follow the orders in the store at ``url``, and wait a moment for those that are in force.
+
+        ``state_dir``: where they are remembered, and what was in force before this gateway was started again.
+        """
         self._store = OrderStore(url)
+        if state_dir is not None:
+            self._snapshot = OrderSnapshot(state_dir, self._store.address)
+            await self._recall(self._snapshot)
         self._tasks.spawn(self._follow(self._store), name="orders")
         try:
             async with asyncio.timeout(FIRST_LOOK_S):
@@ -102,12 +119,14 @@ class OrderKeeper:
         now = self._clock()
         order = self._book.issue(uuid.uuid4().hex, target, for_s, self._server.ms(now), now, reason=reason, actor=actor)
         self._changed()
+        await self._save()
         return order, await self._shared([order])
 
     async def restore(self, target: str, actor: Actor = UNKNOWN) -> tuple[list[Order], bool]:
         """Take back the order for ``target``, or (:data:`ALL`) every order: those it was, and whether it is shared."""
         ended = self._book.take_back(target, self._clock(), actor)
         self._changed()
+        await self._save()
         return ended, not ended or await self._shared(self._book.entries(order.target for order in ended))
 
     async def _shared(self, orders: list[Order]) -> bool:
@@ -132,8 +151,11 @@ class OrderKeeper:
                     self._alarms.off(UNREADABLE, "orders")
                     now = self._clock()
                     self._server.heard(server_ms, now)
-                    if self._book.take(stored.values(), server_ms, now):
+                    recalled, self._recalled = self._recalled, frozenset()
+                    self._book.reckon_anew(recalled, server_ms, now)
+                    if self._book.take(stored.values(), server_ms, now) or recalled:
                         self._changed()
+                        await self._save()
                     self._looked.set()
                     self._book.forget(stored, now)
                     if lacking := self._book.lacking(stored, now):
@@ -141,6 +163,39 @@ class OrderKeeper:
         except StoreCorrupt as error:
             self._alarms.on(UNREADABLE, "orders", f"orders in the store cannot be read, those known stay: {error}")
             raise
+
+    # What a gateway that starts again still knows.
+
+    async def _recall(self, snapshot: OrderSnapshot) -> None:
+        try:
+            found = await asyncio.to_thread(snapshot.read)
+        except (StoreCorrupt, OSError) as error:
+            self._alarms.on(NOT_ON_DISK, "orders", f"orders from before the start are not known: {error}")
+            return
+        now, server_ms = self._clock(), int(wall_s() * 1000) + found.ahead_ms
+        if self._book.take(found.orders, server_ms, now):
+            self._server.heard(server_ms, now)
+            self._saved = self._book.unfinished(now)
+            self._recalled = frozenset(order.id for order in self._saved)
+            self._changed()
+
+    async def _save(self) -> None:
+        if self._snapshot is None:
+            return
+        async with self._saving:
+            now = self._clock()
+            unfinished = self._book.unfinished(now)
+            if unfinished == self._saved:
+                return
+            remembered = Remembered(unfinished, self._server.ms(now) - int(wall_s() * 1000))
+            try:
+                await asyncio.to_thread(self._snapshot.write, remembered)
+            except OSError as error:
+                message = f"{self._snapshot.path} cannot be written, a restart would not know the orders: {error}"
+                self._alarms.on(NOT_ON_DISK, "orders", message)
+            else:
+                self._saved = unfinished
+                self._alarms.off(NOT_ON_DISK, "orders")
 
     # What has changed is told to everybody.
 
@@ -181,4 +236,4 @@ def _in_words(order: Order) -> str:
     who = f" of {line}" if (line := Actor(order.by, order.user).line) else ""
     why = f": {order.reason}" if order.reason else ""
     verb = "are" if order.target == ALL else "is"
-    return f"{order.whom} {verb} answered by the fallback, by order{who}{why}"
+    return f"{order.whom} {verb} to be answered by the fallback, by order{who}{why}"

@@ -32,6 +32,8 @@ class OrderStore:
 
     def __init__(self, url: str) -> None:
         self._link = RedisLink(url)
+        self.address = self._link.address
+        """The URL without credentials."""
 
     async def close(self) -> None:
         """Close all connections."""

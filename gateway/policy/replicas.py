@@ -1,6 +1,8 @@
 """How many gateways live on one policy store: each says now and then that it does and how it stands, in the background.
 
-While the store is away the last number known stays: gateways that cannot see each other still ask the same boxes.
+One that is no longer heard of shares nothing, and is remembered: it may live where the store does not hear it. One that
+was killed is forgotten when another begins under its name, which is where it listened. While the store is away the last
+number known stays: gateways that cannot see each other still ask the same boxes.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from contextlib import suppress
 from gateway.errors import StoreError
 from gateway.policy.policy_alarms import AlarmSink, writing
 from gateway.policy.reconnect import patiently
-from gateway.policy.standing import Replica, Standing
-from gateway.policy.store import REPLICA_TTL_S, PolicyStore
+from gateway.policy.standing import REPLICA_TTL_S, Replica, Standing
+from gateway.policy.store import PolicyStore
 from gateway.tasks import TaskSet
 
 log = logging.getLogger(__name__)
@@ -56,8 +58,9 @@ class Heartbeat:
         self._news = asyncio.Event()
         self._tasks = TaskSet()
         self._known: tuple[int, int] | None = None
-        self.alive: tuple[Replica, ...] = ()
-        """All gateways on the store, as last heard of."""
+        self._began: float | None = None
+        self.known: tuple[Replica, ...] = ()
+        """All gateways on the store, those that are silent too, as last heard of."""
 
     def start(self) -> None:
         """Say that this gateway lives, from now on."""
@@ -72,7 +75,7 @@ class Heartbeat:
         await self._tasks.close()
         try:
             if self._known is not None:
-                await self._store.leave(self.id)
+                await self._store.forget(self.id)
         except StoreError as error:
             log.debug("the store does not hear that this gateway ends: %s", error)
         await self._store.close()
@@ -88,9 +91,21 @@ class Heartbeat:
 
     async def _once(self) -> None:
         self._news.clear()
+        standing, now = self._standing(), asyncio.get_running_loop().time()
         with writing(self._alarms):
-            self.alive = alive = await self._store.beat(self.id, TTL_S, self._standing())
-        found = len(alive), [replica.id for replica in alive].index(self.id)
+            known = await self._store.beat(self.id, standing)
+            if self._began is None:
+                self._began = now
+            replaced = [one.id for one in known if self._succeeds(one, standing.name, now - self._began)]
+            if replaced:
+                await self._store.forget(*replaced)
+        self.known = tuple(one for one in known if one.id not in replaced)
+        alive = [one.id for one in self.known if one.silent_s <= TTL_S]
+        found = len(alive), alive.index(self.id)
         if found != self._known:
             self._known = found
             self._on_change(*found)
+
+    def _succeeds(self, other: Replica, name: str, lived_s: float) -> bool:
+        """Whether it listened where this gateway does, and was not heard of since this one began: it has ended."""
+        return other.id != self.id and other.name == name and other.silent_s > lived_s

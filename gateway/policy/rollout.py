@@ -14,18 +14,20 @@ LOOK_S = 0.05
 """From one look at the store to the next while somebody waits."""
 
 LONG_SILENCE_S = 3.0
-"""Two signs of life that are missing: the gateway may be gone, and is not waited for once that is certain."""
+"""Two signs of life that are missing, which is worth a word. After ``REPLICA_TTL_S`` nobody waits for it any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """One look. ``took``: those that have the version, or a later one. ``refused`` and ``ahead`` never will:
-    the latter have seen the store further than it is, as before a backup was restored."""
+    the latter have seen the store further than it is, as before a backup was restored. ``silent``: those that are not
+    heard of any more and did not have it by then, so that they may serve by another for as long as they live."""
 
     took: tuple[Replica, ...] = ()
     waiting: tuple[Replica, ...] = ()
     refused: tuple[Replica, ...] = ()
     ahead: tuple[Replica, ...] = ()
+    silent: tuple[Replica, ...] = ()
     head: Head | None = None
     """What was asked about."""
 
@@ -36,8 +38,8 @@ class Rollout:
 
     @property
     def complete(self) -> bool:
-        """Whether every live gateway has the version."""
-        return len(self.took) == self.alive
+        """Whether every gateway that may serve has the version."""
+        return len(self.took) == self.alive and not self.silent
 
     def without(self) -> Iterator[tuple[Replica, str]]:
         """Those that do not have it, and why, in words."""
@@ -48,12 +50,15 @@ class Rollout:
             yield replica, f"{_stays(replica)}, and never goes back: apply until that number is passed"
         for replica in self.waiting:
             why = _stays(replica)
-            in_force = replica.standing.in_force if replica.standing is not None else None
+            in_force = replica.in_force
             if self.head is not None and in_force is not None and in_force.version == self.head.version:
                 why += ", with other content"  # see StoredVersion.rank
             if replica.silent_s >= LONG_SILENCE_S:
                 why += f", and was last heard of {replica.silent_s:.0f} s ago"
             yield replica, why
+        for replica in self.silent:
+            may = ", and may still serve by it" if replica.in_force is not None else ""
+            yield replica, f"{replica.last_heard}{may}"
 
 
 def _stays(replica: Replica) -> str:
@@ -66,10 +71,10 @@ def _stays(replica: Replica) -> str:
 def rollout(head: Head, current: Head | None, replicas: Sequence[Replica]) -> Rollout:
     """How far ``head`` has come. ``current``: the store's version by now, which may be a later one. Pure."""
     superseded = current is not None and current.store_id == head.store_id and current.version > head.version
-    found: dict[str, list[Replica]] = {"took": [], "waiting": [], "refused": [], "ahead": []}
+    found: dict[str, list[Replica]] = {"took": [], "waiting": [], "refused": [], "ahead": [], "silent": []}
     for replica in replicas:
         standing = replica.standing
-        in_force = standing.in_force if standing is not None else None
+        in_force = replica.in_force
         further = in_force is not None and in_force.store_id == head.store_id and in_force.version > head.version
         if in_force == head or (further and superseded):
             found["took"].append(replica)
@@ -77,6 +82,8 @@ def rollout(head: Head, current: Head | None, replicas: Sequence[Replica]) -> Ro
             found["ahead"].append(replica)
         elif standing is not None and standing.refused is not None and standing.refused.head == head:
             found["refused"].append(replica)
+        elif replica.is_silent:
+            found["silent"].append(replica)
         else:
             found["waiting"].append(replica)
     return Rollout(**{name: tuple(there) for name, there in found.items()}, head=head)

@@ -7,8 +7,6 @@ whole, so that a crash leaves the old one or the new one.
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.errors import StoreCorrupt
+from gateway.policy.durable_file import replace_file
 from gateway.policy.state_dir import SNAPSHOT
 from gateway.policy.versions import Head, StoredVersion
 
@@ -107,18 +106,4 @@ class Snapshot:
             document = good.document
         rest = msgspec.json.encode(line) + b"\n" + document
         content = hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest
-        temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(6)}")
-        try:
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(self.path, content)

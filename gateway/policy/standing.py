@@ -9,6 +9,9 @@ import msgspec
 
 from gateway.policy.versions import Head
 
+REPLICA_TTL_S = 5.0
+"""After so long without a sign of life a gateway counts as silent: it shares nothing, and is not waited for."""
+
 
 class Refusal(msgspec.Struct, frozen=True):
     """A version that a gateway cannot use, and why, in one line."""
@@ -28,7 +31,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A gateway that lives. ``silent_s``: since its last sign of life. ``standing`` None: it does not say."""
+    """One that has not said that it ends. ``silent_s``: since its last sign of life. ``standing`` None: not known."""
 
     id: str
     silent_s: float
@@ -39,9 +42,25 @@ class Replica:
         """For people."""
         return self.standing.name if self.standing is not None else f"gateway {self.id[:8]}"
 
+    @property
+    def in_force(self) -> Head | None:
+        """The version that it last said it has."""
+        return self.standing.in_force if self.standing is not None else None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it is not heard of. It may live all the same, where the store does not hear it."""
+        return self.silent_s > REPLICA_TTL_S
+
+    @property
+    def last_heard(self) -> str:
+        """``was last heard of 7 s ago, at version 9``"""
+        at = f", at version {self.in_force.version}" if self.in_force is not None else ""
+        return f"was last heard of {self.silent_s:.0f} s ago{at}"
+
 
 def highest_known(replicas: Iterable[Replica], store_id: str) -> int:
-    """The highest number that a live gateway knows of this store, in force or refused; 0 where none knows any.
+    """The highest number that a gateway is known to know of this store, in force or refused; 0 where none knows any.
 
     A store may know less: a replica that was promoted before it had the last version.
     """

@@ -1,4 +1,4 @@
-"""The state folder of one gateway: its snapshot, and where there is no Redis its store."""
+"""The state folder of one gateway: its snapshots, and where there is no Redis its store."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ def prepare_state_dir(path: Path) -> Path:
 
 VALKEY_DIR = "valkey"
 SNAPSHOT = "policies.snapshot"
+ORDERS = "orders.snapshot"
 LOCK = "gateway.lock"
-OURS = frozenset({VALKEY_DIR, SNAPSHOT, LOCK})
+OURS = frozenset({VALKEY_DIR, SNAPSHOT, ORDERS, LOCK})
 
 
 def socket_path(folder: Path) -> Path:

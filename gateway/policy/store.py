@@ -9,10 +9,10 @@ Keys, all under one hash tag, so that a Redis Cluster keeps them in one slot and
     policies, deflated, all that gateways read) and ``sources`` (JSON, deflated: the YAML files' texts by path, for
     people). Of old versions only ``meta`` is left, and ``pruned``.
 ``{failsoft}:replicas``
-    sorted set: the gateways that live, each with when it last said so, in milliseconds of the server's clock; the key
-    is gone some seconds after the last of them
+    sorted set: the gateways that did not say that they end, each with when it last said that it lives, in milliseconds
+    of the server's clock; a silent one for :data:`SILENT_KEPT_S`, as it may live where the store does not hear it
 ``{failsoft}:replica:ID``
-    JSON: what that gateway says of itself (:mod:`gateway.policy.standing`); gone as soon as it is missed
+    JSON: what that gateway said of itself (:mod:`gateway.policy.standing`); gone together with it
 ``{failsoft}:changes``
     channel: the number of each new version
 
@@ -48,8 +48,8 @@ REPLICAS_KEY = PREFIX + "replicas"
 
 POLL_S = 1.0
 """How often a gateway looks by itself, should a message be lost."""
-REPLICA_TTL_S = 5.0
-"""After so long without a sign of life a gateway counts as gone."""
+SILENT_KEPT_S = 900.0
+"""So long a silent one is named. By then whoever watches has seen whether it lives, and lets it be or ends it."""
 WRITE_ATTEMPTS = 10
 """Of an ``apply`` without ``base``, when others apply at the same moment."""
 
@@ -169,8 +169,8 @@ class PolicyStore:
         """Write one new version whole and make it current, or change nothing.
 
         ``base``: the version that has to be current. ``only_if_never_filled``: seed an empty store, and leave any other
-        alone. ``above``: the new number is higher than this one too, as it is than any that a live gateway knows. Old
-        versions' contents are let go of.
+        alone. ``above``: the new number is higher than this one too, as it is than any that a gateway is known to have.
+        Old versions' contents are let go of.
 
         Raises VersionConflict when ``base`` is not current, when a store to be seeded holds a version, or when others
         keep applying at the same moment; StoreUnreachable, and then whether it was written is not known if the
@@ -183,7 +183,7 @@ class PolicyStore:
                 before = _parse_head(cast("Mapping[bytes, bytes]", await pipe.hgetall(HEAD_KEY)))
                 _refuse_conflict(before, base=base, only_if_never_filled=only_if_never_filled)
                 if before is not None:
-                    above = max(above, highest_known(await self._alive(REPLICA_TTL_S), before.store_id))
+                    above = max(above, highest_known(await self._known(), before.store_id))
                 after = Head(
                     before.store_id if before is not None else uuid.uuid4().hex,
                     max(before.version if before is not None else 0, above) + 1,
@@ -241,47 +241,50 @@ class PolicyStore:
                 async with self._mapped(poll_s + ANSWER_TIMEOUT_S):
                     await changes.get_message(ignore_subscribe_messages=True, timeout=poll_s)
 
-    async def beat(self, replica: str, ttl_s: float, standing: Standing) -> tuple[Replica, ...]:
-        """Say that gateway ``replica`` lives: it and all others that said so in the last ``ttl_s``, in order.
+    async def beat(self, replica: str, standing: Standing) -> tuple[Replica, ...]:
+        """Say that gateway ``replica`` lives: it and all others, silent ones too, in order.
 
         Times are those of the server, as no two gateways' clocks agree. Raises StoreUnreachable, StoreCorrupt.
         """
-        ttl_ms = int(ttl_s * 1000)
+        kept_ms = int(SILENT_KEPT_S * 1000)
         async with self._mapped():
             now_ms = await self._now_ms()
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.zadd(REPLICAS_KEY, {replica: now_ms})
-                pipe.zremrangebyscore(REPLICAS_KEY, "-inf", now_ms - ttl_ms)
-                pipe.pexpire(REPLICAS_KEY, ttl_ms)
-                pipe.set(replica_key(replica), encode_standing(standing), px=ttl_ms)
+                pipe.zremrangebyscore(REPLICAS_KEY, "-inf", now_ms - kept_ms)
+                pipe.pexpire(REPLICAS_KEY, kept_ms)
+                pipe.set(replica_key(replica), encode_standing(standing), px=kept_ms)
                 pipe.zrange(REPLICAS_KEY, 0, -1, withscores=True)
-                *_, alive = await pipe.execute()
-            return await self._standings(alive, now_ms)
+                *_, known = await pipe.execute()
+            return await self._standings(known, now_ms)
 
-    async def replicas(self, ttl_s: float = REPLICA_TTL_S) -> tuple[Replica, ...]:
-        """All gateways that said in the last ``ttl_s`` that they live. Raises StoreUnreachable, StoreCorrupt."""
+    async def replicas(self) -> tuple[Replica, ...]:
+        """All gateways, those that are silent too. Raises StoreUnreachable, StoreCorrupt."""
         async with self._mapped():
-            return await self._alive(ttl_s)
+            return await self._known()
 
-    async def _alive(self, ttl_s: float) -> tuple[Replica, ...]:
+    async def _known(self) -> tuple[Replica, ...]:
         now_ms = await self._now_ms()
-        since_ms = now_ms - int(ttl_s * 1000)
+        since_ms = now_ms - int(SILENT_KEPT_S * 1000)
         found = await self._redis.zrangebyscore(REPLICAS_KEY, since_ms, "+inf", withscores=True)
         return await self._standings(cast("list[tuple[bytes, float]]", found), now_ms)
 
-    async def leave(self, replica: str) -> None:
-        """Gateway ``replica`` ends in order. Raises StoreUnreachable, StoreCorrupt."""
+    async def forget(self, *replicas: str) -> None:
+        """These gateways have ended. One that has not is known again with its next sign of life.
+
+        Raises StoreUnreachable, StoreCorrupt.
+        """
         async with self._mapped(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.zrem(REPLICAS_KEY, replica)
-            pipe.delete(replica_key(replica))
+            pipe.zrem(REPLICAS_KEY, *replicas)
+            pipe.delete(*(replica_key(replica) for replica in replicas))
             await pipe.execute()
 
     async def _now_ms(self) -> int:
         seconds, microseconds = await self._redis.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
 
-    async def _standings(self, alive: Sequence[tuple[bytes, float]], now_ms: int) -> tuple[Replica, ...]:
-        said = {name.decode(): max(0.0, (now_ms - at_ms) / 1000) for name, at_ms in alive}
+    async def _standings(self, known: Sequence[tuple[bytes, float]], now_ms: int) -> tuple[Replica, ...]:
+        said = {name.decode(): max(0.0, (now_ms - at_ms) / 1000) for name, at_ms in known}
         ids = sorted(said)
         raw = cast("list[bytes | None]", await self._redis.mget([replica_key(one) for one in ids])) if ids else []
         return tuple(Replica(one, said[one], decode_standing(about)) for one, about in zip(ids, raw, strict=True))

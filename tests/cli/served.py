@@ -24,7 +24,7 @@ class Served:
 
     def __init__(self, processes: Processes, folder: Path, *boxes: str) -> None:
         self._processes = processes
-        self._state = folder / "state"
+        self.state = folder / "state"
         self.policies = folder / "policies"
         (self.policies / "customers").mkdir(parents=True)
         fleet = {"base_model": "base", "boxes": {name: {"url": url} for name, url in zip("ab", boxes, strict=False)}}
@@ -42,7 +42,7 @@ class Served:
 
     def start(self, *options: str, env: dict[str, str] | None = None) -> Process:
         command = [sys.executable, "-m", "gateway.cli", "serve", "--port", "0", *options]
-        command += ["--policies", str(self.policies), "--state", str(self._state)]
+        command += ["--policies", str(self.policies), "--state", str(self.state)]
         return self._processes.command(command, name="gateway", env=env)
 
     async def up(self, *options: str, env: dict[str, str] | None = None) -> tuple[Process, str]:

@@ -40,6 +40,7 @@ from gateway.policy.compiled import (
     ProviderStep,
     StaticStep,
 )
+from gateway.policy.standing import Replica
 from gateway.scores.keeper import ScoreKeeper
 from gateway.tasks import TaskSet
 from tests.fleet.policies import compiled
@@ -76,6 +77,7 @@ class House:
     registry: Registry = field(default_factory=Registry)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     tried: list[str] = field(default_factory=list)
+    gateways: tuple[Replica, ...] = ()
     retries: RetryBudget = field(default_factory=lambda: RetryBudget(100.0))
 
     def __post_init__(self) -> None:
@@ -123,6 +125,7 @@ class House:
             scores=self.scores,
             audit=self.audit,
             admin_token=self.admin_token,
+            gateways=lambda: self.gateways,
             clock=lambda: self.now,
             started_at=100.0,
         )
@@ -172,11 +175,11 @@ async def url(house: House) -> AsyncIterator[str]:
     sock.close()
 
 
-async def run(command: Callable[..., None], *arguments: str, token: str = TOKEN) -> Result:
+async def run(command: Callable[..., None], *arguments: str, token: str = TOKEN, columns: int = 200) -> Result:
     """Run one subcommand as its own command line, beside the event loop."""
     app = typer.Typer()
     app.command()(command)
-    env = {"FAILSOFT_ADMIN_TOKEN": token, "COLUMNS": "200", "TERM": "dumb"}
+    env = {"FAILSOFT_ADMIN_TOKEN": token, "COLUMNS": str(columns), "TERM": "dumb"}
     return await asyncio.to_thread(CliRunner().invoke, app, [*arguments], env=env)
 
 

@@ -9,6 +9,8 @@ import re
 from gateway.control.ops_page import OpsPage
 from gateway.observe.actor import Actor
 from gateway.policy.compiled import CompiledPolicy
+from gateway.policy.standing import Replica, Standing
+from gateway.policy.versions import Head
 from tests.control.conftest import House
 
 
@@ -44,6 +46,7 @@ def test_only_the_pages_own_script_and_style_may_run() -> None:
 
 async def test_what_the_page_shows_of_a_box_is_what_the_admin_api_says(house: House, policy: CompiledPolicy) -> None:
     house.take(policy)
+    house.gateways = (Replica("2", 40.0, Standing(name="gw-2:8080", pid=1, in_force=Head("s", 4, "d"))),)
     async with house.client() as client:
         status = (await client.get("/admin/status")).json()
     box, (fleet,) = status["boxes"][0], status["fleets"]
@@ -51,6 +54,7 @@ async def test_what_the_page_shows_of_a_box_is_what_the_admin_api_says(house: Ho
     assert shown >= {"in_flight", "concurrency_limit", "waiting", "ttft_estimate_s", "drained", "failing_adapters"}
     assert shown <= set(box)
     html = OpsPage.load().html.decode()
+    assert set(re.findall(r"\bgateway\.(\w+)", html)) == set(status["replicas"]["silent"][0])
     (inhabitant,) = [one for other in status["boxes"] for one in other["home_of"] if one["adapter"] == "acme_v3"]
     assert {"adapter", "requests_per_s"} <= set(re.findall(r"\bone\.(\w+)", html)) <= set(inhabitant)
     assert {"placed_by", "predicted_swaps_per_s"} <= set(re.findall(r"\bfleet\.(\w+)", html)) <= set(fleet)

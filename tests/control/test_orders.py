@@ -15,7 +15,7 @@ from gateway.cli.local_user import local_user
 from gateway.cli.restore import restore
 from gateway.cli.status import status
 from gateway.observe.actor import Actor
-from gateway.policy.compiled import AdminToken, CompiledPolicy
+from gateway.policy.compiled import AdminToken, CompiledPolicy, ProviderStep, StaticStep, Step
 from tests.control.conftest import House, run
 
 
@@ -71,6 +71,8 @@ async def test_who_is_degraded_by_whom_until_when_and_why_is_shown_everywhere(ho
         "since": standing.order.at_ms / 1000,
         "until": standing.order.until_ms / 1000,
         "left_s": 7200,
+        "of": 1,
+        **{kind: {"count": 0, "customers": []} for kind in ("unanswerable", "text_only", "boxes_only")},
     }
     assert order["until"] - order["since"] == 7200
     answer = json.loads((await run(restore, "acme", "--url", url, "--json")).stdout)
@@ -80,6 +82,64 @@ async def test_who_is_degraded_by_whom_until_when_and_why_is_shown_everywhere(ho
         if event.kind.startswith("order_"):
             assert (event.fields["by"], event.fields["user"]) == ("env", local_user())
     assert [(entry.who, entry.user) for entry in house.audit.changes] == [("env", local_user())] * 2
+
+
+def steps(policy: CompiledPolicy, **of_customers: tuple[Step, ...]) -> CompiledPolicy:
+    """With these customers, each with such a fallback."""
+    acme = policy.customers["acme"]
+    return replace(policy, customers={n: replace(acme, name=n, steps=found) for n, found in of_customers.items()})
+
+
+async def test_a_customer_whom_no_step_can_answer_is_not_said_to_be_degraded(
+    house: House, policy: CompiledPolicy, url: str
+) -> None:
+    house.take(steps(policy, acme=()))
+    result = await run(degrade, "acme", "--for", "2m", "--url", url)
+    assert result.exit_code == 1
+    assert "not degraded: acme: no step of the fallback can answer" in " ".join(result.stderr.split())
+    assert "answered by the fallback" not in result.stdout
+    assert (await run(degrade, "acme", "--for", "2m", "--url", url, "--json")).exit_code == 1
+    shown = " ".join((await run(status, "--url", url)).stdout.split())
+    assert "acme is not degraded, as no step of the fallback can answer; the order is until" in shown
+    shown = await run(explain, "--customer", "acme", "--model", "acme_v3", "--url", url)
+    assert "acme is not degraded, as no step of the fallback can answer" in " ".join(shown.stdout.split())
+
+
+async def test_of_all_customers_those_whom_the_order_does_not_reach_or_in_part_are_named(
+    house: House, policy: CompiledPolicy, url: str
+) -> None:
+    provider, base, text = policy.customers["acme"].steps
+    assert isinstance(provider, ProviderStep)
+    off = replace(provider, provider=replace(provider.provider, unavailable="HOSTED_KEY is not set"))
+    house.take(
+        steps(
+            policy,
+            whole=(provider,),
+            tooled=(StaticStep("Later.", even_for_tools=True),),
+            nobody=(),
+            keyless=(off,),
+            talker=(off, text),
+            based=(base, text),
+        )
+    )
+    result = await run(degrade, "--all", "--for", "2m", "--url", url)
+    assert result.exit_code == 1
+    assert "All customers but 2 are answered by the fallback for 2m from now on" in result.stdout
+    said = " ".join(result.stderr.split())
+    assert "not degraded: keyless, nobody: no step of the fallback can answer" in said
+    assert "in part: talker: requests with tools or for JSON still get the own adapter" in said
+    assert "by the boxes: based: the fallback is the base model on the boxes alone" in said
+    shown = " ".join((await run(status, "--url", url)).stdout.split())
+    assert "all customers but 2 are answered by the fallback until" in shown
+    assert "not degraded, as no step of the fallback can answer: keyless, nobody" in shown
+
+
+async def test_a_provider_without_a_known_price_does_not_count_for_a_customer_with_a_cap(
+    house: House, policy: CompiledPolicy, url: str
+) -> None:
+    acme = policy.customers["acme"]
+    house.take(replace(policy, customers={"acme": replace(acme, steps=acme.steps[:1], usd_per_day=5.0)}))
+    assert (await run(degrade, "acme", "--for", "2m", "--url", url)).exit_code == 1
 
 
 async def test_who_asks_is_the_tokens_name_whatever_the_client_says(house: House, policy: CompiledPolicy) -> None:

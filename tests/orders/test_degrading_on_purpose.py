@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.cli.served import ADAPTER
+import pytest
+
+from tests.cli.served import ADAPTER, Served
 from tests.faults.store_process import StoreProcess
 from tests.orders.conftest import Street
 from tests.support.checker import check_stream
@@ -33,7 +35,7 @@ async def test_two_gateways_and_all_their_workers_follow_an_order_until_it_is_ta
 
     code, said = await first.failsoft("degrade", "acme", "--for", "10m", "--reason", "adapter v3 talks nonsense")
     assert code == 0, said
-    assert "acme is answered by the fallback for 10m from now on, on every gateway of this store" in said
+    assert "acme is answered by the fallback for 10m from now on, on every gateway that the store hears" in said
     # All workers of the gateway that was asked have it by the time that the command returns.
     answers = await first.crowd(12)
     assert {answer.headers["x-failsoft-degraded"] for answer in answers} == {"forced"}
@@ -64,6 +66,18 @@ async def test_two_gateways_and_all_their_workers_follow_an_order_until_it_is_ta
         await follows(gateway, None)
         assert (await gateway.status())["orders"] == []
     assert [event["customer"] for event in await first.events("order_over")] == ["acme"]
+
+
+async def test_a_customer_without_a_fallback_is_named_by_the_command_as_its_own_adapter_still_answers(
+    street: Street,
+) -> None:
+    served = street.policies("one")
+    served.customer("acme", "fs-acme-key", fallback=[])
+    gateway = await street.gateway(served)
+    code, said = await gateway.failsoft("degrade", "--all", "--for", "2m")
+    assert code == 1
+    assert "not degraded: acme: no step of the fallback can answer" in " ".join(said.split())
+    assert (await reason(gateway), await reason(gateway, "globex")) == (None, "forced")
 
 
 async def test_an_order_survives_a_restart_of_a_gateway_with_a_store_of_its_own(street: Street) -> None:
@@ -100,3 +114,65 @@ async def test_with_the_store_away_an_order_holds_where_it_was_given_and_everywh
 
 async def _alive(gateway: Several, count: int) -> bool:
     return bool((await gateway.status())["replicas"]["alive"] == count)
+
+
+@pytest.mark.parametrize("bad", ["hangs", "is killed"])
+async def test_an_order_holds_at_a_gateway_that_starts_again_while_the_store_is_away_and_is_followed_once_it_is_back(
+    street: Street, redis: StoreProcess, bad: str
+) -> None:
+    served = street.policies("one")
+    first = await street.gateway(served, "--redis", redis.url)
+    second = await street.gateway(street.policies("two"), "--redis", redis.url)
+    assert (await second.failsoft("degrade", "acme", "--for", "10m", "--reason", "v3 talks nonsense"))[0] == 0
+    await follows(first, "forced")
+    # Once it is written down where it will be looked for.
+    await first.until(lambda: _remembers(served, "v3 talks nonsense"))
+    if bad == "hangs":
+        redis.process.freeze()
+    else:
+        redis.process.kill()
+    first.process.kill()
+    again = await street.gateway(served, "--redis", redis.url)
+    assert (await again.status())["policy"]["from_snapshot"]
+    assert [await reason(again), await reason(again, "globex")] == ["forced", None]
+    (order,) = (await again.status())["orders"]
+    assert order["reason"] == "v3 talks nonsense"
+    assert 500 < order["left_s"] <= 600
+
+    if bad == "hangs":
+        redis.process.thaw()
+    else:
+        redis.process.start()
+        await redis.ready()
+
+    async def is_shared() -> bool:
+        return "the store is away" not in (await second.failsoft("restore", "acme"))[1]
+
+    await second.until(is_shared, within_s=20)
+    await follows(again, None, within_s=10)
+
+
+async def test_what_was_taken_back_while_the_store_is_away_stays_so_at_a_gateway_that_starts_again(
+    street: Street, redis: StoreProcess
+) -> None:
+    served = street.policies("one")
+    first = await street.gateway(served, "--redis", redis.url)
+    assert (await first.failsoft("degrade", "acme", "--for", "10m"))[0] == 0
+    assert (await first.failsoft("degrade", "globex", "--for", "10m"))[0] == 0
+    redis.process.kill()
+    assert (await first.failsoft("restore", "acme"))[0] == 0
+    first.process.kill()
+    again = await street.gateway(served, "--redis", redis.url)
+    assert [await reason(again), await reason(again, "globex")] == [None, "forced"]
+    redis.process.start()
+    await redis.ready()
+    # The store still holds the order for acme, and hears that it was taken back.
+    second = await street.gateway(street.policies("two"), "--redis", redis.url)
+    await follows(second, "forced", "globex", within_s=10)
+    await follows(second, None, within_s=10)
+    assert [await reason(again), await reason(again, "globex")] == [None, "forced"]
+
+
+async def _remembers(served: Served, text: str) -> bool:
+    file = served.state / "orders.snapshot"
+    return file.exists() and text in file.read_text()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -106,3 +109,58 @@ async def test_a_restore_while_the_store_is_away_is_shared_when_it_is_back(
     await valkey.start()
     await eventually(lambda: not first.targets)
     assert not second.targets
+
+
+async def _stopped(url: str, folder: Path) -> None:
+    """A gateway ordered that acme be degraded, and has ended."""
+    gateway = Gateway()
+    await gateway.orders.start(url, folder)
+    await gateway.orders.degrade("acme", 600, reason="")
+    await gateway.orders.close()
+
+
+async def test_orders_on_disk_are_those_of_one_store(valkey: EmbeddedValkey, tmp_path: Path) -> None:
+    await _stopped(valkey.url, tmp_path)
+    again, elsewhere = Gateway(), Gateway()
+    # Nobody answers at either.
+    await valkey.stop()
+    await again.orders.start(valkey.url, tmp_path)
+    await elsewhere.orders.start("redis://127.0.0.1:9", tmp_path)
+    assert (again.targets, elsewhere.targets) == (["acme"], [])
+    for gateway in (again, elsewhere):
+        await gateway.orders.close()
+
+
+async def test_an_order_from_disk_ends_by_the_clock_of_the_store_once_that_is_heard(
+    valkey: EmbeddedValkey, tmp_path: Path
+) -> None:
+    await _stopped(valkey.url, tmp_path)
+    file = tmp_path / "orders.snapshot"
+    # As if this machine's clock had been put back by five minutes since.
+    kept = json.loads(file.read_bytes())
+    file.write_text(json.dumps({**kept, "ahead_ms": kept["ahead_ms"] - 300_000}))
+    await valkey.stop()
+    gateway = Gateway()
+    await gateway.orders.start(valkey.url, tmp_path)
+    assert gateway.orders.standing()[0].left_s > 800
+    await valkey.start()
+    await eventually(lambda: 590 < gateway.orders.standing()[0].left_s <= 600, within_s=10)
+    await gateway.orders.close()
+
+
+async def test_what_cannot_be_read_from_disk_or_written_there_is_an_alarm_and_stops_no_order(
+    valkey: EmbeddedValkey, tmp_path: Path
+) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    (folder / "orders.snapshot").write_text("{")
+    gateway = Gateway()
+    await gateway.orders.start(valkey.url, folder)
+    assert ("orders_snapshot", "orders") in gateway.alarmed
+    await gateway.orders.degrade("acme", 600, reason="")
+    assert ("orders_snapshot", "orders") not in gateway.alarmed
+    shutil.rmtree(folder)
+    await gateway.orders.degrade("globex", 600, reason="")
+    assert ("orders_snapshot", "orders") in gateway.alarmed
+    assert gateway.targets == ["acme", "globex"]
+    await gateway.orders.close()

@@ -30,12 +30,13 @@ class Gateways:
 
     def start(self) -> tuple[Heartbeat, Seen]:
         seen: Seen = []
+        name = f"host:{len(self.beating) + 1}"
         heartbeat = Heartbeat(
             PolicyStore(self._url),
             on_change=lambda alive, rank: seen.append((alive, rank)),
             uniform=lambda: 0.5,
             alarms=self.alarms,
-            standing=lambda: Standing(name="host:1", pid=1, in_force=self.in_force),
+            standing=lambda: Standing(name=name, pid=1, in_force=self.in_force),
         )
         heartbeat.start()
         self.beating.append(heartbeat)
@@ -123,5 +124,5 @@ async def test_a_gateway_of_another_release_lives_whatever_it_says(gateways: Gat
 
 
 def _versions(heartbeat: Heartbeat) -> list[int | None]:
-    standings = [replica.standing for replica in heartbeat.alive]
+    standings = [replica.standing for replica in heartbeat.known]
     return [None if one is None or one.in_force is None else one.in_force.version for one in standings]

@@ -18,6 +18,9 @@ def gateway(in_force: Head | None, refused: Head | None = None, *, silent_s: flo
     return Replica("id", silent_s, Standing(name="gw:8080", pid=1, in_force=in_force, refused=refusal))
 
 
+REPLICAS = st.builds(gateway, st.none() | HEADS, st.none() | HEADS, silent_s=st.sampled_from([0.0, 7.0]))
+
+
 def why(replica: Replica, current: Head | None = NEW) -> str:
     ((_, said),) = rollout(NEW, current, [replica]).without()
     return said
@@ -58,6 +61,17 @@ def test_one_that_has_other_content_of_that_number_is_waited_for_and_named_with_
     assert why(other) == "has version 5 of store s in force, with other content"
 
 
+def test_one_that_is_silent_is_not_waited_for_and_named_as_it_may_live() -> None:
+    silent = gateway(Head("s", 4, "d4"), silent_s=7.0)
+    found = rollout(NEW, NEW, [gateway(NEW), silent])
+    assert (found.complete, found.alive, found.waiting, found.silent) == (False, 1, (), (silent,))
+    assert why(silent) == "was last heard of 7 s ago, at version 4, and may still serve by it"
+    nothing_known = gateway(None, silent_s=60.0)
+    assert why(nothing_known) == "was last heard of 60 s ago"
+    # It had it when it was last heard of.
+    assert rollout(NEW, NEW, [gateway(NEW, silent_s=7.0)]).complete
+
+
 def test_one_that_is_behind_is_named_with_what_it_has() -> None:
     assert why(gateway(Head("s", 4, "d4"))) == "has version 4 of store s in force"
     assert why(gateway(None)) == "has no version yet"
@@ -65,13 +79,13 @@ def test_one_that_is_behind_is_named_with_what_it_has() -> None:
     assert why(gateway(None, silent_s=4.2)) == "has no version yet, and was last heard of 4 s ago"
 
 
-@given(HEADS, st.none() | HEADS, st.lists(st.builds(gateway, st.none() | HEADS, st.none() | HEADS), max_size=4))
+@given(HEADS, st.none() | HEADS, st.lists(REPLICAS, max_size=4))
 def test_every_gateway_is_counted_once_and_only_one_with_the_version_or_a_later_one_has_taken_it(
     head: Head, current: Head | None, replicas: list[Replica]
 ) -> None:
     found = rollout(head, current, replicas)
-    assert found.alive == len(replicas)
-    assert len(list(found.without())) == found.alive - len(found.took)
+    assert found.alive + len(found.silent) == len(replicas)
+    assert len(list(found.without())) == len(replicas) - len(found.took)
     for replica in found.took:
         assert replica.standing is not None
         in_force = replica.standing.in_force

@@ -61,7 +61,8 @@ async def test_two_gateways_hit_at_once_admit_what_the_limit_says_and_count_it_o
     assert refused.status == 429
     assert refused.json()["error"]["code"] == "rate_limit_exceeded"
     assert refused.json()["error"]["type"] == "requests"
-    assert 1 <= int(refused.headers["retry-after"]) <= 30
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert refused.headers["x-ratelimit-reset-requests"] != "0s"
     assert refused.headers["x-ratelimit-limit-requests"] == str(LIMIT)
     assert refused.headers["x-ratelimit-remaining-requests"] == "0"
     assert (
@@ -76,6 +77,9 @@ async def test_two_gateways_hit_at_once_admit_what_the_limit_says_and_count_it_o
         return bool(row.get("requests") == served and row["completion_tokens"] == 12 * served)
 
     await two.first.until(counted)
+    for where in (("--redis", redis.url), ()):
+        status, said = await two.second.failsoft("usage", "--customer", "acm", *where)
+        assert (status, "There is no customer `acm`. Did you mean acme? Customers: acme" in said) == (1, True), said
     _, said = await two.first.failsoft("usage", "--since", "24h", "--by", "customer", "--csv")
     assert said.splitlines()[1].startswith(f"acme,{served},0,{served},")
     (shown,) = (await two.first.status())["limits"]["customers"]

@@ -36,15 +36,24 @@ from gateway.policy.diagnostics import Diagnostic
 from gateway.policy.difference import difference
 from gateway.policy.policy_set import PolicySet, policy_set_from_document
 from gateway.policy.rollout import Rollout, until_in_force
+from gateway.policy.standing import Replica
 from gateway.policy.store import PolicyStore
 from gateway.policy.versions import Head
 
 TIMEOUT_S = 10.0
-"""A gateway that was killed is missed after five seconds, so that it is not what the wait ends on."""
+"""A gateway that falls silent is waited for five seconds, so that it is not what the wait ends on."""
+
+SILENT_HELP = (
+    "Look whether a silent gateway runs and reaches the store: it follows as soon as the store hears it again. "
+    "If it has ended, --forget-silent leaves it out; by itself it is left out after 15 minutes."
+)
 
 Base = Annotated[int | None, typer.Option(min=1, help="Refuse unless this version is the current one.")]
 Timeout = Annotated[float, typer.Option(min=0.0, help="Seconds to wait until every live gateway has the version.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for the gateways.")]
+ForgetSilent = Annotated[
+    bool, typer.Option("--forget-silent", help="Take gateways that the store does not hear for ended.")
+]
 
 
 def diff(
@@ -91,11 +100,13 @@ def apply(
     base: Base = None,
     no_wait: NoWait = False,
     timeout: Timeout = TIMEOUT_S,
+    forget_silent: ForgetSilent = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a folder to the store as one new version, or nothing, and wait until every live gateway has it.
 
-    Exits with 1 where it is refused, or where a gateway does not take it.
+    Exits with 1 where it is refused, or where a gateway does not take it or is silent: one that was not heard of for
+    five seconds and did not say that it ends may be alive, and serve by an older version. It is named for 15 minutes.
     """
     policy_set = _checked(directory, as_json=as_json, otherwise="nothing was written")
     # To deflate 20 MB takes as long as half a compilation, and needs no interpreter meanwhile.
@@ -110,6 +121,8 @@ def apply(
     head = asking(redis, write)
     if not as_json:
         say(f"version {head.version} is current: {extent(policy_set)}", style="green")
+    if forget_silent:
+        _forget_silent(redis)
     _wait(redis, head, 0.0 if no_wait else timeout, look=not no_wait, as_json=as_json, warnings=policy_set.warnings)
 
 
@@ -120,11 +133,12 @@ def rollback(
     base: Base = None,
     no_wait: NoWait = False,
     timeout: Timeout = TIMEOUT_S,
+    forget_silent: ForgetSilent = False,
     as_json: AsJson = False,
 ) -> None:
     """Write an earlier version's content as a new version, and wait until every live gateway has it.
 
-    Numbers only grow: a gateway never goes back to an older one.
+    Numbers only grow: a gateway never goes back to an older one. Exits with 1 as `apply` does.
     """
 
     async def write(store: PolicyStore) -> tuple[Head, PolicySet]:
@@ -144,6 +158,8 @@ def rollback(
         raise failure(message, FOUND_WRONG) from None
     if not as_json:
         say(f"version {head.version} is current, with the content of {version}: {extent(policy_set)}", style="green")
+    if forget_silent:
+        _forget_silent(redis)
     _wait(redis, head, 0.0 if no_wait else timeout, look=not no_wait, as_json=as_json, warnings=())
 
 
@@ -157,6 +173,17 @@ def _checked(directory: Folder, *, as_json: bool, otherwise: str) -> PolicySet:
         say(otherwise, style="red")
         raise typer.Exit(FOUND_WRONG)
     return policy_set
+
+
+def _forget_silent(redis: str) -> None:
+    async def forget(store: PolicyStore) -> list[Replica]:
+        silent = [replica for replica in await store.replicas() if replica.is_silent]
+        if silent:
+            await store.forget(*(replica.id for replica in silent))
+        return silent
+
+    for replica in asking(redis, forget):
+        say(f"{replica.name} {replica.last_heard}, and is forgotten", style="yellow")
 
 
 def _wait(
@@ -175,7 +202,10 @@ def _wait(
         facts: dict[str, Any] = {"ok": found is None or found.complete, **head_facts(head)}
         facts["diagnostics"] = [msgspec.to_builtins(d) for d in warnings]
         if found is not None:
-            without = [{"name": replica.name, "why": why} for replica, why in found.without()]
+            without = [
+                {"name": replica.name, "why": why, "silent_s": round(replica.silent_s, 1)}
+                for replica, why in found.without()
+            ]
             facts["gateways"] = {"in_force": [replica.name for replica in found.took], "not_in_force": without}
         print_json(facts)
     elif found is not None:
@@ -206,12 +236,18 @@ def _progress(status: Status, found: Rollout) -> None:
 
 
 def _tell(found: Rollout, head: Head, took_s: float) -> None:
-    if not found.alive:
+    if not found.alive and not found.silent:
         say("no gateway says that it lives on this store", style="yellow")
     elif found.complete:
         gateways = "the one live gateway" if found.alive == 1 else f"all {found.alive} live gateways"
         say(f"in force at {gateways} after {took_s:.1f} s", style="green")
     else:
-        say(f"version {head.version} is in force at {len(found.took)} of {found.alive} live gateways", style="red")
+        live = f"{found.alive} live gateway{'' if found.alive == 1 else 's'}"
+        took = live if len(found.took) == found.alive else f"{len(found.took)} of {live}"
+        count = len(found.silent)
+        silent = f", and {count} {'is' if count == 1 else 'are'} silent" if count else ""
+        say(f"version {head.version} is in force at {took}{silent}", style="red")
         for replica, why in found.without():
             say(f"  {replica.name} {why}", style="red")
+        if found.silent:
+            say(SILENT_HELP)
