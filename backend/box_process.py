@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from backend.serve_plan import VllmCommand
+from gateway.policy.lora_resolvers import without_resolvers
 
 _ENGINE_TITLE: Final = b"VLLM::EngineCore"
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
@@ -55,6 +56,7 @@ class BoxProcess:
     def start(self) -> None:
         """Start the server, again if it has ended, without waiting for it; its log goes on in the same file.
 
+        It inherits our environment but for what would have vLLM load adapters that requests name as paths.
         To be called from the main thread: Linux ends the server with the thread that started it. Raises BoxError if it
         runs already, OSError if it cannot be started.
         """
@@ -67,7 +69,7 @@ class BoxProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **self._command.environment},
+                env={**without_resolvers(os.environ), **self._command.environment},
                 start_new_session=True,
                 preexec_fn=tie_to_parent(),
             )

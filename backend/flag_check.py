@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
+from backend.flag_values import refusal
 from backend.objections import Objection
 from backend.pool_size import room_for_reloads
 from backend.serve_plan import Group, ServePlan, grouped, is_flag
@@ -39,6 +40,8 @@ OWN: Final = {
 """Flags that are written from something else in fleet.yaml, and from what."""
 QUEUE_DEPTH: Final = 4
 """Times ``max_num_seqs``, where no ``max_queued_requests`` is written: one batch runs, three wait."""
+PLUGINS: Final = {"--tool-call-parser": "--tool-parser-plugin", "--reasoning-parser": "--reasoning-parser-plugin"}
+"""Flags that take names which a file may add, and the flag that names the file."""
 NO_SERVER: Final = {
     "--headless": "starts no HTTP server",
     "--grpc": "serves gRPC, which gateways do not speak",
@@ -66,6 +69,7 @@ def objections(plan: ServePlan, release: Release) -> Iterator[Objection]:
     yield from _batch(plan)
     for group in grouped(plan.options.extra):
         yield from _extra(group, release)
+    yield from _values(plan, release)
     yield from _together(plan, release)
 
 
@@ -159,6 +163,25 @@ def _extra(group: Group, release: Release) -> Iterator[Objection]:
         yield Objection(name, "takes no value", "leave out what follows it")
 
 
+def _values(plan: ServePlan, release: Release) -> Iterator[Objection]:
+    """Values that the release would not take, as far as its source was read for that."""
+    options = plan.options
+    groups = grouped(options.extra)
+    written = {_name(group, release) for group in groups}
+    # What is in somebody's plugin is not known here. `--tool-parser-plugin` brings tool parsers, and so for the other.
+    plugins = [flag for flag, plugin in PLUGINS.items() if plugin in written]
+    given = [(name, name, _text(group)) for group in groups if (name := _name(group, release)) not in OWN]
+    given.append(("engine.tool_call_parser", "--tool-call-parser", options.tool_call_parser))
+    for about, name, value in given:
+        flag = release.find(name)
+        values = release.values(flag) if flag is not None else None
+        if value is None or values is None or name in plugins:
+            continue
+        if (refused := refusal(value, values)) is not None:
+            sure = release.known and not (name in PLUGINS and "VLLM_PLUGINS" in options.env)
+            yield Objection(about, *refused, "error" if sure else "warning")
+
+
 def _unknown(name: str, release: Release) -> Objection:
     severity: Severity = "error" if release.known else "warning"
     elsewhere = release.elsewhere(name)
@@ -187,12 +210,14 @@ def _together(plan: ServePlan, release: Release) -> Iterator[Objection]:
     """What single flags do not show."""
     options = plan.options
     written = {_name(group, release): group for group in grouped(options.extra)}
-    servers = _number(written.get("--api-server-count"))
-    if plan.max_loras and options.runtime_loading and servers is not None and servers > 1:
+    servers, so_written = _api_servers(written), "--api-server-count" in written
+    if plan.max_loras and options.runtime_loading and servers > 1:
         yield Objection(
             "--api-server-count",
-            f"is {servers}, and vLLM loads adapters at run time only with one API server",
-            "make it 1, or set engine.runtime_loading: false",
+            f"{'is' if so_written else 'would be'} {servers}"
+            + ("" if so_written else ", as many as data parallel ranks here")
+            + ", and vLLM loads adapters at run time only with one API server",
+            f"{'make it' if so_written else 'write --api-server-count'} 1, or set engine.runtime_loading: false",
         )
     if options.runtime_loading and not plan.max_loras:
         yield Objection("engine.runtime_loading", "needs max_loras: there is no slot to load into", "", "warning")
@@ -210,6 +235,25 @@ def _together(plan: ServePlan, release: Release) -> Iterator[Objection]:
             yield Objection(key, f"is not acted on: vLLM {release.version} has no {flag}", "", "warning")
 
 
+def _api_servers(written: Mapping[str, Group]) -> int:
+    """How many API servers there would be, by the rules of ``entrypoints/cli/serve.py``."""
+
+    def on(flag: str) -> bool:
+        return flag in written and not written[flag][0].startswith("--no-")
+
+    explicit = _number(written.get("--api-server-count"))
+    if on("--enable-elastic-ep"):
+        return 1
+    if explicit is not None:
+        return explicit
+    multi_port, hybrid = on("--data-parallel-multi-port-external-lb"), on("--data-parallel-hybrid-lb")
+    if multi_port or on("--data-parallel-external-lb") or "--data-parallel-rank" in written:
+        return 1  # the load balancer is another program, and each rank a server of its own
+    if hybrid or "--data-parallel-start-rank" in written:
+        return _number(written.get("--data-parallel-size-local")) or 1
+    return _number(written.get("--data-parallel-size")) or 1
+
+
 def _name(group: Group, release: Release) -> str:
     flag = release.find(group[0])
     return flag.name if flag is not None else canonical(group[0])
@@ -218,5 +262,13 @@ def _name(group: Group, release: Release) -> str:
 def _number(group: Group | None) -> int | None:
     if group is None:
         return None
-    text = group[1] if len(group) > 1 else group[0].partition("=")[2]
-    return int(text) if text.isdigit() else None
+    text = _text(group)
+    return int(text) if text is not None and text.isdigit() else None
+
+
+def _text(group: Group) -> str | None:
+    """The one value that is written, if that is what follows; keys of JSON (``--flag.key``) are none."""
+    flag, equals, value = group[0].partition("=")
+    if "." in flag or len(group) > (1 if equals else 2):
+        return None
+    return value if equals else (group[1] if len(group) == 2 else None)

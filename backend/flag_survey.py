@@ -1,18 +1,20 @@
 """For maintainers: which flags each release of vLLM takes, read off its source without running it.
 
 ``python -m backend.flag_survey 0.6.3=DIR 0.32=DIR …``, each DIR the folder that holds the package ``vllm``, writes the
-table that :mod:`backend.vllm_flags` reads. Nothing of vLLM is imported: a release can be read without what it needs.
+table that :mod:`backend.vllm_flags` reads. What it has of releases that are not given is kept. Nothing of vLLM is
+imported: a release can be read without what it needs.
 """
 
 from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.vllm_flags import TABLE, Flag, Kind, write_table
+from backend.value_survey import value_survey
+from backend.vllm_flags import TABLE, Flag, Kind, parse_version, read_table, write_table
 
 SOURCES = (
     "engine/arg_utils.py",
@@ -33,8 +35,7 @@ def survey(package: Path) -> dict[str, tuple[Kind, tuple[str, ...]]]:
 
     Raises OSError, SyntaxError.
     """
-    trees = [ast.parse((package / source).read_text()) for source in SOURCES if (package / source).exists()]
-    configs = [ast.parse(path.read_text()) for path in sorted((package / "config").glob("*.py"))]
+    trees, configs = _parsed(package)
     types = {name: kind for tree in (*configs, *trees) for name, kind in _field_types(tree)}
     found: dict[str, tuple[Kind, tuple[str, ...]]] = {}
     for tree in trees:
@@ -43,6 +44,16 @@ def survey(package: Path) -> dict[str, tuple[Kind, tuple[str, ...]]]:
             if long and not any("{" in name for name in flag.names):
                 found[long[0]] = (flag.kind, tuple(sorted(set(flag.names) - {long[0]})))
     return found
+
+
+def values(package: Path) -> dict[str, str]:
+    """What the flags take that take no more than numbers or certain names. Raises OSError, SyntaxError."""
+    return value_survey(package, *_parsed(package))
+
+
+def _parsed(package: Path) -> tuple[list[ast.Module], list[ast.Module]]:
+    trees = [ast.parse((package / source).read_text()) for source in SOURCES if (package / source).exists()]
+    return trees, [ast.parse(path.read_text()) for path in sorted((package / "config").glob("*.py"))]
 
 
 def _field_types(tree: ast.Module) -> Iterator[tuple[str, Kind]]:
@@ -103,14 +114,36 @@ def _frontend_fields(tree: ast.Module) -> Iterator[_Found]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the table from ``VERSION=DIR`` arguments, oldest first."""
-    surveys = [(version, survey(Path(place) / "vllm")) for version, _, place in (a.partition("=") for a in arguments)]
-    flags = []
-    for name in sorted({name for _, one in surveys for name in one}):
-        versions = tuple(version for version, one in surveys if name in one)
-        kind, aliases = next(one[name] for _, one in reversed(surveys) if name in one)
-        flags.append(Flag(name, kind, aliases, versions))
-    TABLE.write_text(write_table(tuple(version for version, _ in surveys), flags))
+    """Write the table from ``VERSION=DIR`` arguments."""
+    given = {version: Path(place) / "vllm" for version, _, place in (a.partition("=") for a in arguments)}
+    versions, flags = with_surveyed(*read_table(TABLE.read_text()), given)
+    TABLE.write_text(write_table(versions, flags))
+
+
+def with_surveyed(
+    known: Sequence[str], flags: Sequence[Flag], given: Mapping[str, Path]
+) -> tuple[tuple[str, ...], list[Flag]]:
+    """A table's versions and flags with the packages ``given``, by version, in place of what it had of those."""
+    versions = tuple(sorted({*known, *given}, key=parse_version))
+    surveys = {version: survey(package) for version, package in given.items()}
+    taken = {version: values(package) for version, package in given.items()}
+    before = {flag.name: flag for flag in flags}
+    made = []
+    for name in sorted({*before, *(name for one in surveys.values() for name in one)}):
+        old = before.get(name)
+        kept = () if old is None else tuple(version for version in old.versions if version not in given)
+        have = tuple(version for version in versions if version in kept or name in surveys.get(version, ()))
+        if not have:
+            continue
+        newest = surveys.get(have[-1])
+        if newest is not None:
+            kind, aliases = newest[name]
+        elif old is not None:
+            kind, aliases = old.kind, old.aliases
+        what = {} if old is None else {version: one for version, one in old.values if version in kept}
+        what |= {version: one[name] for version, one in taken.items() if version in have and name in one}
+        made.append(Flag(name, kind, aliases, have, tuple((v, what[v]) for v in versions if v in what)))
+    return versions, made
 
 
 if __name__ == "__main__":

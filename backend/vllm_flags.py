@@ -59,12 +59,17 @@ def parse_version(text: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """One flag. ``aliases``: its other names. ``versions``: the releases of the table that take it, oldest first."""
+    """One flag. ``aliases``: its other names. ``versions``: the releases of the table that take it, oldest first.
+
+    ``values``: what it takes, by release, in the words of :mod:`backend.flag_values`; a release that is not there was
+    not surveyed for that, or takes any text.
+    """
 
     name: str
     kind: Kind
     aliases: tuple[str, ...]
     versions: tuple[str, ...]
+    values: tuple[tuple[str, str], ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,6 +96,10 @@ class Release:
     def elsewhere(self, name: str) -> Flag | None:
         """The flag of another release that is written ``name``."""
         return _by_name(self.others).get(canonical(name))
+
+    def values(self, flag: Flag) -> str | None:
+        """What ``flag`` takes; None where that is not known, or is any text."""
+        return dict(flag.values).get(self.like)
 
     @property
     def max_lora_ranks(self) -> tuple[int, ...]:
@@ -149,17 +158,31 @@ def read_table(text: str) -> tuple[tuple[str, ...], tuple[Flag, ...]]:
         raise ValueError("vllm_flags.tsv has no heading")
     versions = tuple(rows[0][3].split())
     flags = []
-    for name, kind, aliases, taken in rows[1:]:
+    for name, kind, aliases, taken, values in rows[1:]:
         if kind not in get_args(Kind):
             raise ValueError(f"vllm_flags.tsv: {name} has kind {kind}")
-        flags.append(Flag(name, kind, tuple(aliases.split()), _expand(taken, versions)))  # type: ignore[arg-type]
+        found = Flag(
+            name,
+            kind,  # type: ignore[arg-type]
+            tuple(aliases.split()),
+            _expand(taken, versions),
+            tuple(
+                (version, what)
+                for ranges, _, what in (part.partition("=") for part in values.split())
+                for version in _expand(ranges, versions)
+            ),
+        )
+        flags.append(found)
     return versions, tuple(flags)
 
 
 def write_table(versions: Sequence[str], flags: Iterable[Flag]) -> str:
     """The table's text; :func:`read_table` reads it."""
-    lines = ["\t".join(("flag", "kind", "aliases", " ".join(versions)))]
-    lines += ["\t".join((f.name, f.kind, " ".join(f.aliases), _ranges(f.versions, versions))) for f in flags]
+    lines = ["\t".join(("flag", "kind", "aliases", " ".join(versions), "values"))]
+    lines += [
+        "\t".join((f.name, f.kind, " ".join(f.aliases), _ranges(f.versions, versions), _values(f, versions)))
+        for f in flags
+    ]
     return _HEADER + "\n".join(lines) + "\n"
 
 
@@ -173,6 +196,17 @@ def _ranges(taken: Sequence[str], versions: Sequence[str]) -> str:
             else:
                 runs.append([version])
     return " ".join(run[0] if len(run) == 1 else f"{run[0]}..{run[-1]}" for run in runs)
+
+
+def _values(flag: Flag, versions: Sequence[str]) -> str:
+    """``0.31=int 0.32=auto,fp8``"""
+    by_release = dict(flag.values)
+    runs = [
+        f"{run}={what}"
+        for what in dict.fromkeys(by_release.values())
+        for run in _ranges([version for version in versions if by_release.get(version) == what], versions).split()
+    ]
+    return " ".join(sorted(runs, key=lambda run: versions.index(re.split(r"\.\.|=", run)[0])))
 
 
 def _expand(ranges: str, versions: Sequence[str]) -> tuple[str, ...]:

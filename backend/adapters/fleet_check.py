@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from backend.adapters.finding import Finding, error, info, shown, warning
 from backend.adapters.scaling import same
+
+_NAMED: Final = 3
+"""Of adapters that are alike; each of them has a finding of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +89,18 @@ def _twins(members: Sequence[Member]) -> Iterator[tuple[str, Finding]]:
         by_digest[member.digest].append(member.name)
     for names in by_digest.values():
         for name in names if len(names) > 1 else ():
-            others = ", ".join(shown(other) for other in names if other != name)
+            others = _some([shown(other) for other in names if other != name])
             message = f"its weights are those of {others}, bit for bit"
             yield (
                 name,
                 warning("weights-shared", message, "One customer may have got another's adapter: export it again."),
             )
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _factor(member: Member) -> str:

@@ -16,7 +16,9 @@ _COMMIT: Final = re.compile(r"[0-9a-f]{7,40}")
 
 def check_origin(config: LoraConfig, base: BaseModel) -> Iterator[Finding]:
     """Compare the base's name by its last path component, case aside, and the revision where both sides say one."""
-    for key, path in _climbing(config.raw):
+    # The base's name may well be a path of the trainer's machine: it is compared by its end, and nothing is read there.
+    others = {key: value for key, value in config.raw.items() if key != "base_model_name_or_path"}
+    for key, path in _climbing(others):
         message = f"{shown(key)} climbs out of its folder: {shown(path)}"
         yield error("path-traversal", message, "Write the name alone, without any `..`.")
     if config.base_name is None:
@@ -58,8 +60,7 @@ def _check_revision(trained: str | None, served: str | None) -> Iterator[Finding
 def _climbing(value: object, key: str = "adapter_config.json", depth: int = 0) -> Iterator[tuple[str, str]]:
     """Every string with a `..` between its slashes, and the key that it stands under."""
     if isinstance(value, str):
-        # A backslash is a separator only where a path is due: elsewhere it may be a regular expression's.
-        if ".." in re.split(r"[/\\]" if key == "base_model_name_or_path" else "/", value):
+        if ".." in value.split("/"):  # a backslash may be a regular expression's
             yield key, value
     elif isinstance(value, Mapping) and depth < _DEEPEST:
         for name, inner in value.items():

@@ -88,7 +88,7 @@ def check(
         max_lora_rank = named.max_lora_rank
     elif max_lora_rank is not None and max_lora_rank not in MAX_LORA_RANKS:
         raise typer.BadParameter(f"vLLM takes {', '.join(map(str, MAX_LORA_RANKS))}", param_hint="--max-lora-rank")
-    folders = list({directory.resolve(): directory for directory in directories}.values())
+    folders = list({directory.resolve(): directory for directory in reversed(directories)}.values())[::-1]
     found_base, checked = _checked(
         folders, base, tuple(base_name or ()), base_revision, max_lora_rank=max_lora_rank, scaling=scaling, root=root,
         progress=not as_json,
@@ -99,7 +99,7 @@ def check(
         facts["adapters"] = [_facts(adapter, ok=adapter not in wrong) for adapter in checked]
         sys.stdout.write(json.dumps(facts, indent=2) + "\n")
     else:
-        _show(checked, wrong, max_lora_rank)
+        _show(checked, wrong, _not_held(checked, max_lora_rank, scaling))
     if wrong:
         raise typer.Exit(FOUND_WRONG)
 
@@ -161,7 +161,17 @@ def _progress(total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
         yield lambda count: bar.advance(task, count)
 
 
-def _show(checked: Sequence[CheckedAdapter], wrong: Sequence[CheckedAdapter], max_lora_rank: int | None) -> None:
+def _not_held(checked: Sequence[CheckedAdapter], max_lora_rank: int | None, scaling: float | None) -> Iterator[str]:
+    """What could not be checked for want of something to hold it against."""
+    if max_lora_rank is None:
+        yield "without --max-lora-rank or --policies, ranks were not held against a limit of the fleet"
+    known = [adapter for adapter in checked if adapter.held is not None and adapter.scaling]
+    unrecorded = [one for one in known if any(finding.code == "no-training-record" for finding in one.findings)]
+    if scaling is None and len(known) == 1 and unrecorded:
+        yield "scaling was held against nothing: give --scaling, a training record, or the fleet's other adapters"
+
+
+def _show(checked: Sequence[CheckedAdapter], wrong: Sequence[CheckedAdapter], not_held: Iterator[str]) -> None:
     """The table, then every finding as a sentence of its own, then the sum."""
     console = Console(emoji=False, highlight=False)
     names = _names(checked)
@@ -186,8 +196,7 @@ def _show(checked: Sequence[CheckedAdapter], wrong: Sequence[CheckedAdapter], ma
             console.print(line, soft_wrap=True)
     warned = sum(adapter.count("warning") > 0 for adapter in checked)
     sums = f"{len(checked)} adapter{'s' if len(checked) != 1 else ''}, {len(wrong)} wrong, {warned} with warnings"
-    if max_lora_rank is None:
-        sums += "; without --max-lora-rank or --policies, ranks were not held against a limit of the fleet"
+    sums = "; ".join((sums, *not_held))
     console.print(Text(sums, style="red" if wrong else "green"), soft_wrap=True)
 
 
@@ -216,7 +225,7 @@ def _codes(adapter: CheckedAdapter) -> Text:
 def _facts(adapter: CheckedAdapter, *, ok: bool) -> dict[str, Any]:
     held = adapter.held
     return {
-        "name": adapter.folder.resolve().name,
+        "name": _label(adapter.folder),
         "path": str(adapter.folder),
         "ok": ok,
         "rank": held.rank if held is not None else None,
@@ -240,9 +249,14 @@ def _base_facts(base: BaseModel) -> dict[str, Any]:
 
 def _names(checked: Sequence[CheckedAdapter]) -> dict[Path, str]:
     """The folder's name, and its whole path where several have the same."""
-    names = {adapter.folder: adapter.folder.resolve().name for adapter in checked}
+    names = {adapter.folder: _label(adapter.folder) for adapter in checked}
     often = Counter(names.values())
     return {folder: printable(str(folder) if often[name] > 1 else name) for folder, name in names.items()}
+
+
+def _label(folder: Path) -> str:
+    """The folder's name as it was given, links not followed: `current`, where that leads to `customer_acme_v3`."""
+    return folder.name if folder.name not in {"", ".."} else folder.resolve().name
 
 
 def _megabytes(size: int | None) -> str:

@@ -26,6 +26,7 @@ from gateway.cli.backend_box import DEFAULT_POLICIES, BoxName, Policies, find_bo
 from gateway.cli.exit_codes import FOUND_WRONG, UNREACHABLE
 from gateway.cli.launch_screen import Screen
 from gateway.cli.serve import default_state_dir
+from gateway.policy.lora_resolvers import turns_on
 
 
 def launch(
@@ -120,6 +121,13 @@ def _here(plan: ServePlan) -> Iterator[Objection]:
     references = dict(plan.options.env) | ({API_KEY: plan.api_key} if plan.api_key is not None else {})
     for name in unresolved(references, os.environ):
         yield Objection(f"${{{name}}}", "is not set", "export it before this command")
+    for name in sorted(name for name, value in os.environ.items() if turns_on(name, value)):
+        yield Objection(
+            name,
+            "is set here and turns on a LoRA resolver, which loads what any request names: the box does not get it",
+            "unset it",
+            "warning",
+        )
     if plan.model.startswith("/") and not Path(plan.model).is_dir():
         yield Objection("model_path", f"is {plan.model}, which is no folder here", "start the box where the model is")
     if not port_is_free(plan.host, plan.port):

@@ -56,6 +56,7 @@ providers:
     model: openai/generic
     api_base: {provider_url}
     api_key: ${{{PROVIDER_KEY_VARIABLE}}}
+    price: {{input_per_million: 2.5, output_per_million: 10}}   # USD; made up, so that `usage` has sums to show
 """
     )
     (folder / "defaults.yaml").write_text(

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field
 
 from gateway.policy.durations import Duration
 from gateway.policy.keys import Keys
+from gateway.policy.lora_resolvers import PLUGINS, turns_on
 from gateway.policy.names import REFERENCE_PATTERN, Text
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -53,6 +54,16 @@ def _no_literal_secret(env: dict[str, str]) -> dict[str, str]:
     return env
 
 
+def _no_resolver(env: dict[str, str]) -> dict[str, str]:
+    for name, value in env.items():
+        if turns_on(name, value) or (name == PLUGINS and _REFERENCE.fullmatch(value)):
+            raise ValueError(
+                f"turns on a LoRA resolver of vLLM's by {name}, or may: it would load what any request names as its "
+                "model, `../outside` too; adapters are loaded as policies name them"
+            )
+    return env
+
+
 Argument = Annotated[Text, AfterValidator(_one_line)]
 
 
@@ -88,7 +99,9 @@ class EngineOptions(Keys):
     listen: Annotated[Text, Field(pattern=r"^[^/\s]+$")] | None = None
     """Where vLLM listens, if not at the url's address: an IP address such as 0.0.0.0, with :PORT if that differs."""
     env: Annotated[
-        dict[Annotated[str, AfterValidator(_environment_name)], Argument], AfterValidator(_no_literal_secret)
+        dict[Annotated[str, AfterValidator(_environment_name)], Argument],
+        AfterValidator(_no_literal_secret),
+        AfterValidator(_no_resolver),
     ] = Field(default_factory=dict)
     """More environment variables; a secret only as a reference such as ${HF_TOKEN}."""
     extra: list[Argument] = Field(default_factory=list)

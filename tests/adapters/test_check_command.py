@@ -133,3 +133,12 @@ assert not heavy, heavy
     arguments = ["backend", "check", str(bench.adapter()), "--base", str(bench.base)]
     command = [sys.executable, "-c", script, *arguments]
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, timeout=30)
+
+
+def test_of_many_adapters_with_the_same_weights_only_the_first_few_are_named(bench: Bench) -> None:
+    made = tensors(16)
+    verdict = bench.check(*(bench.adapter(f"customer_{number}", made=made) for number in range(9)))
+    (last,) = [one for one in verdict.findings("customer_8") if one["code"] == "weights-shared"]
+    assert last["message"].count("customer_") == 3
+    assert "customer_0" in last["message"]
+    assert last["message"].endswith(" and 5 more, bit for bit")

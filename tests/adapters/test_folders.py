@@ -91,12 +91,31 @@ def test_a_folder_outside_of_the_root_is_refused(bench: Bench) -> None:
 def test_a_link_to_the_folder_itself_is_how_versions_are_switched(bench: Bench) -> None:
     folder = bench.adapter()
     (folder.parent / "current").symlink_to("acme_v3")
-    assert bench.check(folder.parent / "current").code == 0
+    verdict = bench.check(folder.parent / "current")
+    assert verdict.code == 0
+    assert [adapter["name"] for adapter in verdict.facts["adapters"]] == ["current"], "as it was given"
+
+
+def test_a_table_names_folders_as_they_were_given(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = bench.adapter(lora_alpha=0)
+    (folder.parent / "current").symlink_to("acme_v3")
+    said = bench.run([folder.parent / "current"])[1]
+    assert "current: error: alpha-not-positive" in said
+    assert "acme_v3" not in said
+    monkeypatch.chdir(folder)
+    assert "acme_v3: error: alpha-not-positive" in bench.run([Path()])[1]
+
+
+@pytest.mark.parametrize("path", ["../../{base}", "../{base}/", "..\\{base}", "models/../{base}"])
+def test_a_base_by_a_relative_path_is_known_by_its_last_part_as_it_is_never_opened(bench: Bench, path: str) -> None:
+    folder = bench.adapter(base_model_name_or_path=path.format(base=bench.base.name))
+    verdict = bench.check(folder, options=["--strict"])
+    assert (verdict.code, verdict.codes()) == (0, set())
 
 
 @pytest.mark.parametrize("path", ["../../secrets", "..", "models\\..\\..\\x"])
-def test_a_base_that_climbs_out_is_refused(bench: Bench, path: str) -> None:
-    assert "path-traversal" in bench.check(bench.adapter(base_model_name_or_path=path)).codes()
+def test_another_base_by_a_relative_path_is_another_base(bench: Bench, path: str) -> None:
+    assert bench.check(bench.adapter(base_model_name_or_path=path)).codes() == {"base-name-mismatch"}
 
 
 def test_any_path_of_the_configuration_that_climbs_out_is_refused(bench: Bench) -> None:

@@ -47,6 +47,30 @@ def test_where_two_disagree_both_have_to_show_that_they_are_right(bench: Bench) 
     assert bench.check(one, two).code == 0
 
 
+HELD_AGAINST_NOTHING = (
+    "scaling was held against nothing: give --scaling, a training record, or the fleet's other adapters"
+)
+
+
+@pytest.mark.parametrize("doubled", [{}, {"lora_alpha": 64}, {"use_rslora": True}])
+def test_people_are_told_that_one_adapter_alone_had_its_scaling_held_against_nothing(
+    bench: Bench, doubled: dict[str, Any]
+) -> None:
+    folder = bench.adapter("alone", **doubled)
+    code, out, _ = bench.run([folder], "--max-lora-rank", "16")
+    assert (code, out.splitlines()[-1]) == (0, f"1 adapter, 0 wrong, 0 with warnings; {HELD_AGAINST_NOTHING}")
+    broken = bench.folder / "adapters" / "broken"
+    broken.mkdir()
+    assert HELD_AGAINST_NOTHING in bench.run([folder, broken])[1], "one that cannot be read says nothing either"
+
+
+def test_nothing_of_the_kind_is_said_where_there_was_something(bench: Bench) -> None:
+    alone = bench.adapter("alone")
+    assert HELD_AGAINST_NOTHING not in bench.run([alone], "--scaling", "2")[1]
+    assert HELD_AGAINST_NOTHING not in bench.run([alone, bench.adapter("other")])[1]
+    assert HELD_AGAINST_NOTHING not in bench.run([bench.adapter("recorded", record=peft_config())])[1]
+
+
 def test_the_command_may_say_what_is_right(bench: Bench) -> None:
     folders = [bench.adapter("one"), bench.adapter("two", lora_alpha=16)]
     verdict = bench.check(*folders, options=["--scaling", "1"])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.flag_survey import survey
+from backend.flag_survey import survey, values, with_surveyed
 from backend.vllm_flags import REPLACED, Flag, known_versions, read_table, release, write_table
 
 NEWEST = release("0.32")
@@ -24,6 +24,9 @@ flags = st.builds(
     st.lists(st.from_regex(r"-[a-z]{1,3}", fullmatch=True), max_size=2, unique=True).map(tuple),
     st.lists(st.sampled_from(VERSIONS), min_size=1, unique=True).map(
         lambda some: tuple(v for v in VERSIONS if v in some)
+    ),
+    st.dictionaries(st.sampled_from(VERSIONS), st.sampled_from(["int", "size", "auto,fp8", "fcfs"])).map(
+        lambda some: tuple((v, some[v]) for v in VERSIONS if v in some)
     ),
 )
 
@@ -87,7 +90,7 @@ def test_a_flag_is_found_however_vllm_lets_it_be_written(written: str) -> None:
     assert NEWEST.find(written) is not None
 
 
-def test_a_release_is_read_off_its_source(tmp_path: Path) -> None:
+def write_source(tmp_path: Path) -> None:
     (tmp_path / "engine").mkdir()
     (tmp_path / "config").mkdir()
     (tmp_path / "entrypoints" / "openai").mkdir(parents=True)
@@ -109,6 +112,10 @@ def test_a_release_is_read_off_its_source(tmp_path: Path) -> None:
     (tmp_path / "entrypoints" / "openai" / "cli_args.py").write_text(
         "class FrontendArgs:\n    api_key: list[str] | None = None\n    enable_auto_tool_choice: bool = False\n"
     )
+
+
+def test_a_release_is_read_off_its_source(tmp_path: Path) -> None:
+    write_source(tmp_path)
     assert survey(tmp_path) == {
         "--max-loras": ("value", ()),
         "--enforce-eager": ("toggle", ()),
@@ -118,3 +125,68 @@ def test_a_release_is_read_off_its_source(tmp_path: Path) -> None:
         "--api-key": ("value", ()),
         "--enable-auto-tool-choice": ("toggle", ()),
     }
+
+
+def test_what_flags_take_is_read_off_the_source_where_it_is_plain(tmp_path: Path) -> None:
+    for folder in ("engine", "config", "tool_parsers"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "tool_parsers" / "__init__.py").write_text('_TOOL_PARSERS_TO_REGISTER = {"pyt": ("a", "B"), "j": ()}\n')
+    (tmp_path / "config" / "cache.py").write_text(
+        textwrap.dedent("""
+        Small = Literal["int4"]
+        CacheDType = Literal["auto", Small]
+        class CacheConfig:
+            block_size: int | None = None
+            cache_dtype: Annotated[CacheDType, "of the cache"] = "auto"
+            backend: Literal["a"] | str = "a"
+            tokens: int = 1
+            share: float = 0.5
+            picked: Literal["x", "y"] = "x"
+            lengths: list[int] = []
+            longest: int = 0
+        """)
+    )
+    (tmp_path / "engine" / "arg_utils.py").write_text(
+        textwrap.dedent("""
+        def rules():
+            if name == "longest":
+                pass
+            human_readable_int_args = {"tokens"}
+        def add_cli_args(parser):
+            cache_kwargs = get_kwargs(CacheConfig)
+            cache_kwargs["picked"]["choices"].remove("y")
+            group.add_argument("--block-size", **cache_kwargs["block_size"])
+            group.add_argument("--kv-cache-dtype", **{**cache_kwargs["cache_dtype"], "default": None})
+            group.add_argument("--backend", **cache_kwargs["backend"])
+            group.add_argument("--tokens", **cache_kwargs["tokens"])
+            group.add_argument("--share", **cache_kwargs["share"])
+            group.add_argument("--picked", **cache_kwargs["picked"])
+            group.add_argument("--lengths", **cache_kwargs["lengths"])
+            group.add_argument("--longest", **cache_kwargs["longest"])
+            group.add_argument("--renamed", **cache_kwargs["share"], type=str)
+            group.add_argument("--own", choices=["b", "a"])
+            group.add_argument("--computed", choices=get_args(Small))
+            group.add_argument("--tool-call-parser", type=str)
+        """)
+    )
+    assert values(tmp_path) == {
+        "--block-size": "int",
+        "--kv-cache-dtype": "auto,int4",
+        "--tokens": "size",
+        "--share": "float",
+        "--own": "a,b",
+        "--tool-call-parser": "j,pyt",
+    }
+
+
+def test_a_survey_of_one_release_leaves_what_is_known_of_the_others(tmp_path: Path) -> None:
+    write_source(tmp_path)
+    known = [
+        Flag("--max-loras", "switch", ("-old",), ("0.20", "0.21"), (("0.20", "int"),)),
+        Flag("--gone", "value", (), ("0.21",)),
+    ]
+    versions, made = with_surveyed(("0.20", "0.21"), known, {"0.21": tmp_path})
+    assert versions == ("0.20", "0.21")
+    assert Flag("--max-loras", "value", (), ("0.20", "0.21"), (("0.20", "int"),)) in made
+    assert "--gone" not in {flag.name for flag in made}
+    assert {flag.versions for flag in made if flag.name != "--max-loras"} == {("0.21",)}

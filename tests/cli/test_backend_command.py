@@ -239,6 +239,115 @@ def test_an_https_box_needs_a_certificate_or_a_proxy(policies: PolicyFolder, ask
     assert after(ask.facts()["command"], "--host") == "127.0.0.1"
 
 
+@pytest.mark.parametrize(
+    ("extra", "runs"),
+    [
+        (["--data-parallel-size", "2"], "would be 2"),
+        (["-dp=4", "--no-data-parallel-external-lb"], "would be 4"),
+        (["--data-parallel-size", "8", "--data-parallel-hybrid-lb", "--data-parallel-size-local", "2"], "would be 2"),
+        (["--data-parallel-size", "4", "--data-parallel-start-rank", "2", "-dpl", "2"], "would be 2"),
+        (["--data-parallel-size", "4", "--api-server-count", "2"], "is 2"),
+    ],
+)
+def test_several_api_servers_are_refused_also_where_vllm_makes_them_of_data_parallelism(
+    policies: PolicyFolder, ask: Ask, extra: list[str], runs: str
+) -> None:
+    policies.engine(extra=extra)
+    said = ask.refused()
+    assert f"--api-server-count {runs}" in said
+    assert "only with one API server" in said
+    policies.engine(runtime_loading=False)
+    assert ask()[0] == 0
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--data-parallel-size", "2", "--api-server-count", "1"],
+        ["--data-parallel-size", "2", "--data-parallel-external-lb", "--data-parallel-rank", "0"],
+        ["--data-parallel-size", "2", "--data-parallel-rank", "0"],
+        ["--data-parallel-size", "2", "--data-parallel-hybrid-lb", "--data-parallel-size-local", "1"],
+        ["--data-parallel-size", "2", "--data-parallel-multi-port-external-lb"],
+        ["--data-parallel-size", "2", "--enable-elastic-ep"],
+        ["--data-parallel-size", "1"],
+    ],
+)
+def test_data_parallelism_with_one_api_server_a_box_is_let_pass(
+    policies: PolicyFolder, ask: Ask, extra: list[str]
+) -> None:
+    policies.engine(extra=extra)
+    code, _, err = ask()
+    assert (code, "--api-server-count" in err) == (0, False), err
+
+
+@pytest.mark.parametrize(
+    ("extra", "complaint", "hint"),
+    [
+        (["--kv-cache-dtype", "fp9"], "--kv-cache-dtype is 'fp9', which vLLM does not take", "did you mean fp8?"),
+        (["--kv-cache-dtype=fp9"], "--kv-cache-dtype is 'fp9'", "did you mean fp8?"),
+        (["--pipeline-parallel-size", "x"], "--pipeline-parallel-size is 'x', which is no number", "a whole number"),
+        (["-pp", "1.5"], "--pipeline-parallel-size is '1.5'", "a whole number"),
+        (["--max-num-batched-tokens", "8.5K"], "--max-num-batched-tokens is '8.5K'", "such as 8192 or 8k"),
+        (["--cpu-offload-gb", "some"], "--cpu-offload-gb is 'some'", "a number"),
+        (["--reasoning-parser", "quen3"], "--reasoning-parser is 'quen3'", "did you mean qwen3?"),
+        (["--scheduling-policy", "unheard-of"], "--scheduling-policy is 'unheard-of'", "it takes fcfs, priority"),
+    ],
+)
+def test_a_value_that_vllm_would_not_take_is_refused_with_the_nearest_that_it_does(
+    policies: PolicyFolder, ask: Ask, extra: list[str], complaint: str, hint: str
+) -> None:
+    policies.engine(extra=extra)
+    said = ask.refused()
+    assert complaint in said
+    assert hint in said
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--kv-cache-dtype", "fp8"],
+        ["--max-num-batched-tokens", "8k"],
+        ["--max-num-batched-tokens", "8K"],
+        ["--cpu-offload-gb", "1.5"],
+        ["--seed", "-1"],
+        ["--moe-backend", "of-tomorrow"],
+    ],
+)
+def test_what_vllm_takes_or_may_take_is_let_pass(policies: PolicyFolder, ask: Ask, extra: list[str]) -> None:
+    policies.engine(extra=extra)
+    assert ask()[0] == 0
+
+
+def test_a_mistyped_tool_parser_is_refused_with_the_one_that_was_meant(policies: PolicyFolder, ask: Ask) -> None:
+    policies.engine(tool_call_parser="llama4_jsn")
+    said = ask.refused()
+    assert "engine.tool_call_parser is 'llama4_jsn', which vLLM does not take" in said
+    assert "did you mean llama4_json?" in said
+
+
+def test_a_parser_that_a_plugin_may_bring_is_only_warned_of(policies: PolicyFolder, ask: Ask) -> None:
+    policies.engine(tool_call_parser="acme", extra=["--tool-parser-plugin", "/acme.py", "--reasoning-parser", "acme"])
+    said = ask.refused()
+    assert "error: --reasoning-parser is 'acme'" in said, "that plugin brings tool parsers"
+    policies.engine(extra=["--tool-parser-plugin", "/acme.py"])
+    assert ask()[0] == 0
+    policies.engine(extra=["--reasoning-parser", "acme", "--reasoning-parser-plugin", "/acme.py"])
+    assert "error: engine.tool_call_parser is 'acme'" in ask.refused()
+    policies.engine(env={"VLLM_PLUGINS": "acme"})
+    code, _, err = ask()
+    assert code == 0
+    assert "warning: engine.tool_call_parser is 'acme'" in err
+
+
+def test_values_are_not_judged_by_a_release_whose_lists_are_not_known(policies: PolicyFolder, ask: Ask) -> None:
+    policies.engine(tool_call_parser="of_its_own", extra=["--kv-cache-dtype", "fp9"])
+    code, _, err = ask("--vllm-version", "0.25")
+    assert (code, "fp9" in err, "of_its_own" in err) == (0, False, False), "these were not surveyed for their values"
+    code, _, err = ask("--vllm-version", "0.99")
+    assert code == 0
+    assert "warning: --kv-cache-dtype is 'fp9'" in err, "it is taken for the newest that is known"
+
+
 def test_a_release_gets_only_flags_that_it_has(policies: PolicyFolder, ask: Ask) -> None:
     policies.engine(extra=["--swap-space", "4"])
     old = ask.facts("--vllm-version", "0.6.3.post1")

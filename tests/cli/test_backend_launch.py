@@ -91,6 +91,22 @@ async def test_a_start_is_told_phase_by_phase_until_a_token_comes_and_sigterm_dr
     await eventually(lambda: not any(map(is_alive, family)))
 
 
+async def test_a_resolver_that_the_shell_turns_on_does_not_reach_the_box_and_this_is_said(start: Any) -> None:
+    box = start(
+        env={
+            "VLLM_PLUGINS": "mine,lora_filesystem_resolver",
+            "VLLM_LORA_RESOLVER_CACHE_DIR": "/adapters",
+            "VLLM_LORA_RESOLVER_HF_REPO_LIST": "acme/adapters",
+        }
+    )
+    said = await box.says("ready after")
+    has = box.about()["environment"]
+    assert has["VLLM_PLUGINS"] == "mine"
+    assert not any(name.startswith("VLLM_LORA_RESOLVER") for name in has)
+    for name in ("VLLM_PLUGINS", "VLLM_LORA_RESOLVER_CACHE_DIR", "VLLM_LORA_RESOLVER_HF_REPO_LIST"):
+        assert f"warning: {name} is set here and turns on a LoRA resolver" in said
+
+
 async def test_a_crash_is_followed_by_a_start_and_no_engine_is_left_over(start: Any) -> None:
     box = start("--restarts", "1")
     await box.says("ready after")

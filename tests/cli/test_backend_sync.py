@@ -185,6 +185,16 @@ def test_the_same_name_from_another_path_is_a_conflict_unless_it_may_be_replaced
     assert house.sync() == (0, "2 boxes: 0 loaded, 0 unloaded, 2 as they should be\n")
 
 
+def test_nothing_is_ever_loaded_in_place(house: House) -> None:
+    """vLLM would read it again at every step from then on; a replaced one is unloaded first."""
+    house.fleet(adapter_paths={"acme_v3": "/adapters/acme_v3.1"})
+    house.customer("acme", "acme_v3", "acme_v4")
+    assert house.sync("--replace", "--verify")[0] == 0
+    loads = [request["body"] for box in house.boxes.values() for request in box.admin.requests(path=LOAD)]
+    assert sorted(body["lora_name"] for body in loads) == ["acme_v3", "acme_v3", "acme_v4", "acme_v4"]
+    assert all(body.keys() == {"lora_name", "lora_path"} for body in loads)
+
+
 def test_what_no_policy_is_known_to_have_named_stays_unless_pruned(house: House) -> None:
     house.customer("acme", "acme_v4")
     code, said = house.sync()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import select
@@ -12,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,6 +70,18 @@ class RunningDemo:
         return [os.pidfd_open(pid) for pid in found - {self.process.pid}]
 
 
+async def usage(url: str, token: str) -> list[dict[str, Any]]:
+    """What `failsoft usage` says of this gateway."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND[:-1], "usage", "--json", "--url", url,
+        cwd=ROOT, stdout=asyncio.subprocess.PIPE, env={**os.environ, "FAILSOFT_ADMIN_TOKEN": token},
+    )  # fmt: skip
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    found: list[dict[str, Any]] = json.loads(output)["usage"]
+    return found
+
+
 @pytest.fixture
 async def demo(state: Path) -> AsyncIterator[RunningDemo]:
     process = await asyncio.create_subprocess_exec(
@@ -96,7 +110,8 @@ def _await_ends(processes: list[int]) -> bool:
 async def test_it_shows_the_death_of_both_boxes_and_their_return(demo: RunningDemo) -> None:
     await demo.until(r"curl -i http://127\.0\.0\.1:\d+/v1/chat/completions")
     await demo.until(r"client = OpenAI\(")
-    await demo.until(r"/ops#token=")
+    ops = re.search(r"(http://\S+)/ops#token=(\S+)", await demo.until(r"/ops#token="))
+    assert ops is not None
     await demo.until(
         r'acme +own adapter customer_acme_v3 from box:box-[ab] calls acme_credit\(\{"ref": "ORD-\d+", "cents":'
     )
@@ -104,6 +119,9 @@ async def test_it_shows_the_death_of_both_boxes_and_their_return(demo: RunningDe
     await demo.command("kill", "box-b")
     degraded = r"(backend_down|circuit_open): \S+ from provider:hosted calls refund_order\("
     assert re.search(degraded, await demo.until(r"acme +degraded"))
+    async with asyncio.timeout(20):
+        while not [row for row in await usage(ops[1], ops[2]) if row["usd"] > 0 and not row["unpriced"]]:
+            await demo.until(r"acme")  # a batch of usage is counted now and then
     await demo.command("revive", "box-b")
     await demo.until(r"acme +back: own adapter customer_acme_v3 from box:box-b")
     assert not any(" failed" in line and " 0 failed" not in line for line in demo.lines)

@@ -45,6 +45,14 @@ def write(folder: Path, engine: str, box: str = "") -> Path:
         ("dtype: int4", "has to be 'auto'"),
         ("env: {HF_TOKEN: hf_abcdef}", "write a reference such as ${HF_TOKEN}"),
         ("env: {VLLM_API_KEY: x}", "write the box's api_key instead"),
+        (
+            "env: {VLLM_PLUGINS: lora_filesystem_resolver, VLLM_LORA_RESOLVER_CACHE_DIR: /x}",
+            "turns on a LoRA resolver of vLLM's by VLLM_PLUGINS",
+        ),
+        ('env: {VLLM_PLUGINS: "mine,lora_hf_hub_resolver"}', "turns on a LoRA resolver"),
+        ("env: {VLLM_LORA_RESOLVER_CACHE_DIR: /x}", "by VLLM_LORA_RESOLVER_CACHE_DIR"),
+        ("env: {VLLM_LORA_RESOLVER_HF_REPO_LIST: acme/adapters}", "by VLLM_LORA_RESOLVER_HF_REPO_LIST"),
+        ('env: {VLLM_PLUGINS: "${PLUGINS}"}', "turns on a LoRA resolver of vLLM's by VLLM_PLUGINS, or may"),
         ("extra: [4]", "put it in quotes"),
     ],
 )
@@ -52,6 +60,12 @@ def test_what_cannot_be_is_refused_at_its_place(engine: str, complaint: str, tmp
     with pytest.raises(PolicyError) as refused:
         read_folder(write(tmp_path, engine))
     assert complaint in str(refused.value)
+
+
+def test_other_plugins_of_vllm_may_be_named(tmp_path: Path) -> None:
+    fleet = read_folder(write(tmp_path, 'env: {VLLM_PLUGINS: "mine,yours"}')).fleet.fleets["main"]
+    assert fleet.engine is not None
+    assert fleet.engine.env == {"VLLM_PLUGINS": "mine,yours"}
 
 
 def test_no_message_repeats_a_secret(tmp_path: Path) -> None:
