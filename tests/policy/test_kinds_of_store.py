@@ -59,7 +59,7 @@ async def use_all_of_it(store: PolicyStore, folder: Folder) -> None:
         async with asyncio.timeout(30):  # by its announcement, long before it would look by itself
             while await anext(heads) != after:
                 pass
-    assert [one.id for one in await store.beat("one", 5, Standing(name="host:1", pid=1))] == ["one"]
+    assert [one.id for one in await store.beat("one", Standing(name="host:1", pid=1))] == ["one"]
     await store.leave("one")
 
 

@@ -204,10 +204,10 @@ async def test_a_new_version_goes_past_what_any_live_gateway_knows(store: Policy
         refusal = None if refused is None else Refusal(refused, "it cannot be used")
         return Standing(name="gw", pid=1, in_force=in_force, refused=refusal)
 
-    await store.beat("one", 60, standing(Head(first.store_id, 4, "lost")))
-    await store.beat("another store's", 60, standing(Head("another", 900, "d")))
+    await store.beat("one", standing(Head(first.store_id, 4, "lost")))
+    await store.beat("another store's", standing(Head("another", 900, "d")))
     assert (await store.apply(policy_set)).version == 5
-    await store.beat("two", 60, standing(first, refused=Head(first.store_id, 7, "lost too")))
+    await store.beat("two", standing(first, refused=Head(first.store_id, 7, "lost too")))
     assert (await store.apply(policy_set, base=5)).version == 8
     assert (await store.apply(policy_set)).version == 9
 

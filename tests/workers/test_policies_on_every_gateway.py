@@ -16,7 +16,8 @@ import httpx2
 import pytest
 from redis.asyncio import Redis
 
-from gateway.policy.store import REPLICA_TTL_S, PolicyStore
+from gateway.policy.standing import REPLICA_TTL_S
+from gateway.policy.store import PolicyStore
 from tests.cli.served import ADAPTER, KEY, Served
 from tests.faults.store_process import StoreProcess
 from tests.support.processes import Processes
@@ -104,7 +105,7 @@ async def frozen(pair: Pair, *gateways: Several) -> AsyncIterator[None]:
         while True:
             for one in standing:
                 assert one.standing is not None
-                await store.beat(one.id, REPLICA_TTL_S, one.standing)
+                await store.beat(one.id, one.standing)
             await asyncio.sleep(REPLICA_TTL_S / 5)
 
     for gateway in gateways:
