@@ -7,7 +7,8 @@ from typing import Any, Final
 import msgspec
 
 from gateway.dataplane.resumption import Resumption
-from gateway.dataplane.said import TEXTS, Said, Spoken, ToolCall
+from gateway.dataplane.said import TEXTS, Said, Spoken
+from gateway.dataplane.told_calls import ToldCalls
 from gateway.errors import ProtocolError
 
 _HEAD: Final = ("id", "created", "model", "object")
@@ -36,8 +37,9 @@ class Splice:
             self._owed = {name: kind(text) for name, text in spoken.texts.items() if text}
         if found.owed:
             self._owed["content"] = _Owed(found.owed, lenient=True)
-        self._calls = dict(spoken.calls) if repeated else {}
-        self._called: dict[int, ToolCall] = {}
+        self._calls = ToldCalls(spoken.calls if repeated else {})
+        self._pieces: list[str] = []
+        self._events: list[bytes] = []
         self.usage: Any = None
 
     def frame(self, payload: bytes) -> bytes | None:
@@ -46,11 +48,20 @@ class Splice:
         Raises :class:`ProtocolError` where it says something else than was said before.
         """
         chunk: dict[str, Any] = msgspec.json.decode(payload)
-        choices = [choice for choice in chunk.get("choices") or () if self._choice(choice)]
+        given = chunk.get("choices") or ()
+        self._pieces.clear()
+        self._events.clear()
+        choices = [choice for choice in given if self._choice(choice)]
         if isinstance(usage := chunk.get("usage"), dict):
             self._add(usage)
-        elif not choices:
+        elif not given:
             return None
+        if given and not choices:
+            # With `continuous_usage_stats` what is left out has a usage, too.
+            return None
+        # Only what will leave was said, and nothing of an event that was objected to.
+        self._said.pieces += self._pieces
+        self._said.events += self._events
         chunk["choices"] = choices
         return msgspec.json.encode(chunk | self._head)
 
@@ -63,10 +74,10 @@ class Splice:
             delta.pop("role", None)
             news |= self._texts(delta, TEXTS)
             if parts := delta.pop("tool_calls", None):
-                left = [part for part in parts if self._part(part)]
+                left = [part for part in parts if self._calls.leave_news(part)]
                 if left:
                     delta["tool_calls"] = left
-                    self._said.events.append(msgspec.json.encode({"choices": [{"delta": {"tool_calls": left}}]}))
+                    self._events.append(msgspec.json.encode({"choices": [{"delta": {"tool_calls": left}}]}))
                     news = True
         else:
             news |= self._texts(choice, ("text",))
@@ -89,38 +100,13 @@ class Splice:
             if text:
                 news = True
                 if kept == "content":
-                    self._said.pieces.append(text)
+                    self._pieces.append(text)
                 else:
-                    self._said.events.append(msgspec.json.encode({"choices": [{"delta": {name: text}}]}))
+                    self._events.append(msgspec.json.encode({"choices": [{"delta": {name: text}}]}))
         return news
 
-    def _part(self, part: dict[str, Any]) -> bool:
-        """Leave of a part of a tool call what is new. Whether that is anything."""
-        index = part.get("index", 0)
-        before = self._calls.get(index)
-        function = part.get("function") or {}
-        if before is None:
-            return True
-        now = self._called.setdefault(index, ToolCall())
-        name = _news(before.name, now.name, function.get("name") or "", "another tool")
-        arguments = _news(before.arguments, now.arguments, function.get("arguments") or "", "the tool in another way")
-        now.name += function.get("name") or ""
-        now.arguments += function.get("arguments") or ""
-        if before.id:
-            # The first answer told it, and the second one made up another.
-            part.pop("id", None)
-            part.pop("type", None)
-        part["function"] = {"name": name} if name else {}
-        part["function"] |= {"arguments": arguments} if arguments else {}
-        return bool(part["function"])
-
     def _is_behind(self) -> bool:
-        if any(owed.strict_rest for owed in self._owed.values()):
-            return True
-        return any(
-            len(self._called.get(index, ToolCall()).arguments) < len(call.arguments)
-            for index, call in self._calls.items()
-        )
+        return self._calls.behind or any(owed.strict_rest for owed in self._owed.values())
 
     def _add(self, usage: dict[str, Any]) -> None:
         """A continued answer takes for prompt what the first one had said of it."""
@@ -137,15 +123,6 @@ def begun_anew(told: Said) -> tuple[Said, Splice]:
     on, and what makes it fit. A copy, as several may be asked, and what one says counts only once it is handed on."""
     said = told.copy()
     return said, Splice(Resumption("anew", {}), said, said.spoken(), said_tokens=0, spent=False)
-
-
-def _news(before: str, so_far: str, piece: str, what: str) -> str:
-    """What of ``piece``, which comes behind ``so_far``, is not in ``before``. Raises ProtocolError if they differ."""
-    now = so_far + piece
-    shared = min(len(now), len(before))
-    if now[:shared] != before[:shared]:
-        raise ProtocolError(f"the second answer calls {what}")
-    return now[max(len(so_far), len(before)) :]
 
 
 class _Owed:

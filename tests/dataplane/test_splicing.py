@@ -25,6 +25,10 @@ def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> byte
     return json.dumps({"id": "second", "created": 2, "model": "m", "choices": [choice], **more}).encode()
 
 
+def usage_event(**usage: int) -> bytes:
+    return json.dumps({"id": "second", "created": 2, "model": "m", "choices": [], "usage": usage}).encode()
+
+
 def told(pieces: list[str]) -> Said:
     said = Said()
     said.head = json.dumps({"id": "first", "created": 1, "model": "acme_v3", "object": "o", "choices": []}).encode()
@@ -216,7 +220,7 @@ def test_with_no_token_left_only_the_end_is_told() -> None:
     last = splice.frame(chunk({"content": "d"}, "length"))
     assert last is not None
     assert json.loads(last)["choices"][0] == {"index": 0, "delta": {"content": ""}, "finish_reason": "length"}
-    usage = splice.frame(chunk({}, usage={"prompt_tokens": 12, "completion_tokens": 1, "total_tokens": 13}))
+    usage = splice.frame(usage_event(prompt_tokens=12, completion_tokens=1, total_tokens=13))
     assert usage is not None
     assert json.loads(usage)["usage"] == {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
 
@@ -264,3 +268,21 @@ def test_an_answer_begun_anew_that_says_nothing_ends_all_the_same() -> None:
     _, splice = begun_anew(told([" "]))
     assert splice.frame(chunk({"content": " "})) is None
     assert text_of([splice.frame(chunk({}, "stop"))]) == ""
+
+
+def test_a_usage_that_comes_with_what_is_left_out_is_left_out() -> None:
+    said = told(["a"])
+    splice = Splice(found(said), said, said.spoken(), said_tokens=1, spent=False)
+    so_far = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
+    assert splice.frame(chunk({"role": "assistant", "content": ""}, usage=so_far)) is None
+    kept = splice.frame(chunk({"content": "b"}, usage=so_far))
+    assert kept is not None
+    assert json.loads(kept)["usage"] == {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6}
+
+
+def test_of_an_event_that_is_objected_to_nothing_was_said() -> None:
+    said = told_events(*call(["{"], "first-call"))
+    splice = Splice(found(said, {**CHAT, "tools": [{}]}), said, said.spoken(), said_tokens=0, spent=False)
+    with pytest.raises(ProtocolError):
+        splice.frame(chunk({"content": "so", "tool_calls": [{"index": 0, "function": {"name": "delete"}}]}))
+    assert said.text == ""
