@@ -150,7 +150,11 @@ class VllmChat(VllmAnswer):
         """The role of each choice."""
         back = b'}],"prompt_token_ids":null,"prompt_text":null}\n\n'
         delta = b'{"index":%d,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null'
-        return [self._front + delta % index + back for index in self.choices]
+        roles = [self._front + delta % index + back for index in self.choices]
+        if not self.ask.echoed:
+            return roles
+        echo = b'{"content":%b}' % msgspec.json.encode(self.ask.echoed)
+        return [*roles, *(self._delta(index, echo) for index in self.choices)]
 
     def content(self, text: bytes) -> bytes:
         """A content delta of the first choice."""
@@ -213,14 +217,14 @@ class VllmChat(VllmAnswer):
     def _message(self, index: int, text: str) -> dict[str, Any]:
         message: dict[str, Any] = {
             "role": "assistant",
-            "content": text,
+            "content": self.ask.echoed + text,
             "refusal": None,
             "annotations": None,
             "audio": None,
             "function_call": None,
         }
         if self.ask.tool is not None:
-            message["content"] = "" if self.ask.tool_named or self.ask.tool_required else None
+            message["content"] = self.ask.echoed or ("" if self.ask.tool_named or self.ask.tool_required else None)
             call = {"name": self.ask.tool, "arguments": text}
             message["tool_calls"] = [{"id": self._call_id(index), "type": "function", "function": call}]
         return {**message, "reasoning": None}

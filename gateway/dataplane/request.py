@@ -11,6 +11,7 @@ import msgspec
 
 from gateway.dataplane.renaming import with_model
 from gateway.dataplane.said import Said
+from gateway.dataplane.told_tokens import tokens_wanted
 from gateway.errors import RequestError
 from gateway.upstream.chat_wire import NoTwin
 from gateway.upstream.provider_request import Endpoint, in_chat
@@ -59,6 +60,8 @@ class _Body(msgspec.Struct):
     stream_options: _StreamOptions | None = _ABSENT
     max_tokens: Any = None
     max_completion_tokens: Any = None
+    logprobs: Any = None
+    return_token_ids: Any = None
 
 
 class _OtherBody(msgspec.Struct):
@@ -103,6 +106,8 @@ class Request:
     """Whether the body has ``stream_options``, whatever is in it."""
     max_tokens: Any = None
     """Of each choice, as the client wrote it."""
+    tells_tokens: bool = False
+    """Whether the client asks for something of each token."""
     deadline_s: float | None = None
     """Within which the client wants its first content, where it says so."""
     is_retry: bool = False
@@ -213,6 +218,7 @@ def parse_request(body: bytes, *, id: str, endpoint: Endpoint, fallback_allowed:
         fallback_allowed=fallback_allowed,
         names_stream_options=options is not _ABSENT,
         max_tokens=wire.max_completion_tokens or wire.max_tokens,
+        tells_tokens=tokens_wanted(wire.logprobs, wire.return_token_ids),
     )
 
 

@@ -9,6 +9,7 @@ import msgspec
 from gateway.dataplane.resumption import Resumption
 from gateway.dataplane.said import TEXTS, Said, Spoken
 from gateway.dataplane.told_calls import ToldCalls
+from gateway.dataplane.told_tokens import Tokens, ToldTokens, without_tokens
 from gateway.errors import ProtocolError
 
 _HEAD: Final = ("id", "created", "model", "object")
@@ -20,13 +21,18 @@ class Splice:
 
     What it lets through is added to ``said``, so that this one may break, too; ``spoken`` is that, put together.
     ``said_tokens``: of the first answer,
-    where the second does not say them again. ``spent``: no token is left to be told, only how the answer ends.
+    where the second does not say them again. ``spent``: no token is left to be told, only how the answer ends; that is
+    by the limit, or as the first answer had ``ended``, whose usage alone is missing.
     ``usage``: of both together, once it is known.
     """
 
-    def __init__(self, found: Resumption, said: Said, spoken: Spoken, *, said_tokens: int, spent: bool) -> None:
+    def __init__(
+        self, found: Resumption, said: Said, spoken: Spoken, *, said_tokens: int, spent: bool, ended: str | None = None
+    ) -> None:
         self._said = said
         self._spent = spent
+        self._ended = ended
+        self._second_ended: str | None = None
         self._added = said_tokens if found.way == "continued" else 0
         head = msgspec.json.decode(said.head or b"{}")
         self._head = {name: head[name] for name in _HEAD if name in head}
@@ -38,6 +44,7 @@ class Splice:
         if found.owed:
             self._owed["content"] = _Owed(found.owed, lenient=True)
         self._calls = ToldCalls(spoken.calls if repeated else {})
+        self._tokens = ToldTokens(spoken.tokens if repeated else Tokens())
         self._pieces: list[str] = []
         self._events: list[bytes] = []
         self.usage: Any = None
@@ -63,11 +70,22 @@ class Splice:
         self._said.pieces += self._pieces
         self._said.events += self._events
         chunk["choices"] = choices
-        return msgspec.json.encode(chunk | self._head)
+        frame = msgspec.json.encode(chunk | self._head)
+        if self._said.payloads is not None:
+            self._said.payloads.append(frame)
+        return frame
 
     def _choice(self, choice: dict[str, Any]) -> bool:
         """Leave of it what is new. Whether that is anything."""
         news = bool(choice.get("finish_reason"))
+        if news:
+            self._second_ended = choice["finish_reason"]
+            if self._spent or self._ended:
+                choice["finish_reason"] = self._ended or "length"
+        if self._spent:
+            without_tokens(choice)
+        else:
+            news |= self._tokens.leave_news(choice)
         delta = choice.get("delta")
         if isinstance(delta, dict):
             # The one role was told by the first answer.
@@ -81,6 +99,8 @@ class Splice:
                     news = True
         else:
             news |= self._texts(choice, ("text",))
+        if self._ended and (self._pieces or self._events):
+            raise ProtocolError("the second answer goes on where the first one had ended")
         if news and self._is_behind():
             raise ProtocolError("the second answer goes on or ends before it has said all that the first one had")
         return news
@@ -113,7 +133,9 @@ class Splice:
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
         if self._added and isinstance(prompt, int) and isinstance(completion, int):
             usage["prompt_tokens"] = max(0, prompt - self._added)
-            usage["completion_tokens"] = (0 if self._spent else completion) + self._added
+            # Of an answer that has ended the token that says so is all that counts of the second one.
+            over = self._spent and not self._ended == self._second_ended == "stop"
+            usage["completion_tokens"] = (0 if over else completion) + self._added
             usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
         self.usage = usage
 
