@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from backend.simulator.answer import Dialect, Generated
+from backend.simulator.answer import Dialect, Generated, Otherwise
 from backend.simulator.ask import Ask
 from backend.simulator.engine import Flight
-from backend.simulator.numbering import Numbered
+from backend.simulator.numbering import Numbered, numbered_arguments, numbered_text
 from backend.simulator.vllm_refusals import BUSY
 
 FINGERPRINT = "vllm-0.32.0-5117f5a9"
@@ -95,6 +95,16 @@ class VllmAnswer(Generated):
         completion = (len(self.said.tokens) if tokens is None else tokens) * len(self.choices)
         prompt = self.ask.prompt_tokens
         return {"prompt_tokens": prompt, "total_tokens": prompt + completion, "completion_tokens": completion}
+
+    def say_otherwise(self, how: Otherwise) -> None:
+        """As prose where a tool was to be called, with another tool, or with more or fewer numbers."""
+        length = len(self.said.tokens) + {"longer": 3, "shorter": -3}.get(how, 0)
+        if how == "prose":
+            self.ask.tool = None
+        elif how == "tool" and self.ask.tool is not None:
+            self.ask.tool += "_2"
+        numbered = numbered_text if self.ask.tool is None else numbered_arguments
+        self.said = numbered(self.model, length, None)
 
     def done(self) -> bytes:
         """OpenAI's terminator."""

@@ -17,7 +17,7 @@ from gateway.dataplane.resumption import Resumption, limited
 from gateway.dataplane.said import Said, Spoken
 from gateway.dataplane.splice import Splice
 from gateway.dataplane.stream_guard import StreamGuard
-from gateway.errors import ProtocolError, UpstreamError
+from gateway.errors import OtherAnswer, UpstreamError
 from gateway.fleet.box import Box
 from gateway.fleet.fleet import Fleets
 from gateway.fleet.obstacle import Obstacle
@@ -75,7 +75,7 @@ class Resumer:
                 rest = await asked(question, request, attempt, permit, clock)
             except UpstreamError as failure:
                 why = f"box {box.name}: {failure.for_watchers}"
-                if isinstance(failure, ProtocolError):
+                if isinstance(failure, OtherAnswer):
                     # It says something else: so would the next one.
                     break
                 continue

@@ -10,7 +10,7 @@ from gateway.dataplane.resumption import Resumption
 from gateway.dataplane.said import TEXTS, Said, Spoken
 from gateway.dataplane.told_calls import ToldCalls
 from gateway.dataplane.told_tokens import Tokens, ToldTokens, without_tokens
-from gateway.errors import ProtocolError
+from gateway.errors import OtherAnswer
 
 _HEAD: Final = ("id", "created", "model", "object")
 """What all events of one answer have in common."""
@@ -52,7 +52,7 @@ class Splice:
     def frame(self, payload: bytes) -> bytes | None:
         """One event's JSON as the client is to see it; None where nothing of it is left.
 
-        Raises :class:`ProtocolError` where it says something else than was said before.
+        Raises :class:`OtherAnswer` where it says something else than was said before.
         """
         chunk: dict[str, Any] = msgspec.json.decode(payload)
         given = chunk.get("choices") or ()
@@ -100,9 +100,9 @@ class Splice:
         else:
             news |= self._texts(choice, ("text",))
         if self._ended and (self._pieces or self._events):
-            raise ProtocolError("the second answer goes on where the first one had ended")
+            raise OtherAnswer("the second answer goes on where the first one had ended")
         if news and self._is_behind():
-            raise ProtocolError("the second answer goes on or ends before it has said all that the first one had")
+            raise OtherAnswer("the second answer goes on or ends before it has said all that the first one had")
         return news
 
     def _texts(self, delta: dict[str, Any], names: tuple[str, ...]) -> bool:
@@ -162,7 +162,7 @@ class _Owed:
         return "" if self._lenient else self._rest
 
     def rest_of(self, text: str) -> str:
-        """What of ``text`` is new. Raises ProtocolError where it is not what was said before."""
+        """What of ``text`` is new. Raises OtherAnswer where it is not what was said before."""
         rest = self._rest
         if not rest:
             return text
@@ -173,7 +173,7 @@ class _Owed:
             self._rest = rest[len(text) :]
             return ""
         if not self._lenient:
-            raise ProtocolError("the second answer says something else")
+            raise OtherAnswer("the second answer says something else")
         self._rest = ""
         shared = 0
         while shared < min(len(rest), len(text)) and rest[shared] == text[shared]:

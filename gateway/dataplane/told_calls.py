@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.dataplane.said import ToolCall
-from gateway.errors import ProtocolError
+from gateway.errors import OtherAnswer
 
 
 class ToldCalls:
@@ -34,7 +34,7 @@ class ToldCalls:
         )
 
     def leave_news(self, part: dict[str, Any]) -> bool:
-        """Leave of a part of a call what is new. Whether that is anything. Raises ProtocolError where it differs."""
+        """Leave of a part of a call what is new. Whether that is anything. Raises OtherAnswer where it differs."""
         index = part.get("index", 0)
         before = self._told.get(index)
         if before is None:
@@ -47,10 +47,10 @@ class ToldCalls:
             if not before.name:
                 left["name"] = name
             elif not before.name.startswith(now.name):
-                raise ProtocolError("the second answer calls another tool")
+                raise OtherAnswer("the second answer calls another tool")
         if arguments := function.get("arguments"):
             if before.name and now.name != before.name:
-                raise ProtocolError("the second answer calls another tool")
+                raise OtherAnswer("the second answer calls another tool")
             if news := self._new_arguments(index, now, before.arguments, arguments):
                 left["arguments"] = news
         if before.id:
@@ -63,8 +63,8 @@ class ToldCalls:
     def _new_arguments(self, index: int, now: ToolCall, before: str, piece: str) -> str:
         so_far, now.arguments = now.arguments, now.arguments + piece
         if not (before.startswith(now.arguments) or now.arguments.startswith(before)):
-            raise ProtocolError("the second answer calls the tool in another way")
+            raise OtherAnswer("the second answer calls the tool in another way")
         news = now.arguments[max(len(so_far), len(before)) :]
         if news and index < self._last:
-            raise ProtocolError("the second answer says more in a call that had ended")
+            raise OtherAnswer("the second answer says more in a call that had ended")
         return news

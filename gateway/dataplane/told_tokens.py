@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from gateway.errors import ProtocolError
+from gateway.errors import OtherAnswer
 
 _BY_TOKEN: Final = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
 """What the `logprobs` of completions have of each; those of chat are a list, ``content``."""
@@ -44,7 +44,7 @@ class ToldTokens:
         self._ids = list(reversed(told.ids))
 
     def leave_news(self, choice: dict[str, Any]) -> bool:
-        """Leave of a choice what is new of its tokens. Whether that is anything. Raises ProtocolError where they are
+        """Leave of a choice what is new of its tokens. Whether that is anything. Raises OtherAnswer where they are
         others than those that were told."""
         news = False
         if texts := _texts(choice.get("logprobs")):
@@ -78,7 +78,7 @@ def _known(told: list[Any], now: Iterable[Any]) -> int:
         if not told:
             break
         if told.pop() != token:
-            raise ProtocolError("the second answer has other tokens")
+            raise OtherAnswer("the second answer has other tokens")
         known += 1
     return known
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.dataplane.resumption import Refused, Resumption, limited, resumption, way_on
 from gateway.dataplane.said import TEXTS, Said, Spoken, ToolCall
 from gateway.dataplane.splice import Splice, begun_anew
-from gateway.errors import ProtocolError
+from gateway.errors import OtherAnswer
 
 CHAT: dict[str, Any] = {"model": "acme_v3", "messages": [{"role": "user", "content": "hello"}], "stream": True}
 PROMPT: dict[str, Any] = {"model": "acme_v3", "prompt": "once", "stream": True}
@@ -124,7 +124,7 @@ def test_what_differs_from_what_was_said_is_never_told(before: str, other: str, 
         for event in call(pieces_of(other, data), "second-call"):
             splice.frame(event)
         splice.frame(chunk({}, "tool_calls"))
-    except ProtocolError:
+    except OtherAnswer:
         assert not other.startswith(before)
     else:
         assert other.startswith(before)
@@ -134,14 +134,14 @@ def test_what_differs_from_what_was_said_is_never_told(before: str, other: str, 
 def test_another_tool_is_not_taken_for_the_one_that_was_begun() -> None:
     said = told_events(*call(["{"], "first-call"))
     splice = Splice(found(said, {**CHAT, "tools": [{}]}), said, said.spoken(), said_tokens=0, spent=False)
-    with pytest.raises(ProtocolError, match="another tool"):
+    with pytest.raises(OtherAnswer, match="another tool"):
         splice.frame(call(["{"], "second-call", name="delete")[0])
 
 
 def test_prose_in_the_place_of_a_tool_call_is_never_told() -> None:
     said = told_events(*call(['{"a"'], "first-call"))
     splice = Splice(found(said, {**CHAT, "tools": [{}]}), said, said.spoken(), said_tokens=0, spent=False)
-    with pytest.raises(ProtocolError):
+    with pytest.raises(OtherAnswer):
         splice.frame(chunk({"content": "I cannot"}))
 
 
@@ -342,7 +342,7 @@ def test_a_usage_that_comes_with_what_is_left_out_is_left_out() -> None:
 def test_of_an_event_that_is_objected_to_nothing_was_said() -> None:
     said = told_events(*call(["{"], "first-call"))
     splice = Splice(found(said, {**CHAT, "tools": [{}]}), said, said.spoken(), said_tokens=0, spent=False)
-    with pytest.raises(ProtocolError):
+    with pytest.raises(OtherAnswer):
         splice.frame(chunk({"content": "so", "tool_calls": [{"index": 0, "function": {"name": "delete"}}]}))
     assert said.text == ""
 
@@ -389,5 +389,5 @@ def test_a_call_that_had_ended_has_its_usage_only_of_the_same_call() -> None:
             assert last is not None
             assert json.loads(last)["choices"][0]["finish_reason"] == "tool_calls"
         else:
-            with pytest.raises(ProtocolError, match="had ended"):
+            with pytest.raises(OtherAnswer, match="had ended"):
                 splice.frame(chunk({"tool_calls": [{"index": 0, "function": {"arguments": other[1]}}]}))

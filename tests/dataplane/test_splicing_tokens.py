@@ -15,7 +15,7 @@ from gateway.dataplane.resumption import Resumption, resumption
 from gateway.dataplane.said import Said
 from gateway.dataplane.splice import Splice
 from gateway.dataplane.stream_guard import StreamGuard
-from gateway.errors import ProtocolError
+from gateway.errors import OtherAnswer
 
 CHAT: dict[str, Any] = {"model": "acme_v3", "messages": [{"role": "user", "content": "hello"}], "stream": True}
 ASKS_CHAT: dict[str, Any] = {**CHAT, "tools": [{}], "logprobs": True, "return_token_ids": True}
@@ -93,7 +93,7 @@ def test_other_tokens_of_the_same_text_are_not_put_together() -> None:
     found = resumption("chat", ASKS_CHAT, 1, kept.spoken())
     assert isinstance(found, Resumption)
     splice = Splice(found, kept, kept.spoken(), said_tokens=0, spent=False)
-    with pytest.raises(ProtocolError, match="other tokens"):
+    with pytest.raises(OtherAnswer, match="other tokens"):
         splice.frame(events(["a", "b", "c"], chat=True, cuts=[1], lag=0)[0])
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gateway.dataplane.resumption import Resumption, resumption
 from gateway.dataplane.said import Said
 from gateway.dataplane.splice import Splice
-from gateway.errors import ProtocolError
+from gateway.errors import OtherAnswer
 
 CHAT: dict[str, Any] = {"model": "acme_v3", "messages": [{"role": "user", "content": "hello"}], "stream": True}
 TOOLS: dict[str, Any] = {**CHAT, "tools": [{"type": "function", "function": {"name": "get_weather"}}]}
@@ -86,7 +86,7 @@ def go_on(told: list[bytes], second: list[bytes], fields: dict[str, Any] = TOOLS
         for event in second:
             if (frame := splice.frame(event)) is not None:
                 has.hear(frame)
-    except ProtocolError:
+    except OtherAnswer:
         return has, said, True
     return has, said, False
 
