@@ -94,9 +94,15 @@ def boxes(three: list[Simulator]) -> list[Simulator]:
     return three[:2]
 
 
-async def pair_of(serve: ServePlane, boxes: list[Simulator], kind: str = "truncate", **knobs: Any) -> Pair:
+async def pair_of(
+    serve: ServePlane,
+    boxes: list[Simulator],
+    kind: str = "truncate",
+    policy: dict[str, Any] | None = None,
+    **knobs: Any,
+) -> Pair:
     """The first box breaks every stream behind four events."""
-    plane = await serve(boxes, on_broken_stream="resume", stall_timeout_s=0.3)
+    plane = await serve(boxes, on_broken_stream="resume", stall_timeout_s=0.3, **(policy or {}))
     at = (await plane.raw().chat(ADAPTER)).headers["x-failsoft-served-by"].removeprefix("box:")
     first, other = boxes if at == "a" else boxes[::-1]
     for box in boxes:
@@ -338,3 +344,37 @@ async def test_openai_s_error_is_raised_where_it_cannot_go_on(serve: ServePlane,
     with pytest.raises(openai.APIError, match="broke off"):
         async for _ in stream:
             pass
+
+
+async def asked_for(pair: Pair, **fields: Any) -> list[Any]:
+    """The seeds with which each box was asked for one stream that went on."""
+    pair.first.admin.forget()
+    _, again = await pair.resume(lambda: pair.ask(tools=[TOOL], **fields))
+    bodies = [entry["body"] for entry in pair.first.admin.requests() if entry["path"] != "/tokenize"]
+    return [bodies[-1].get("seed"), again.get("seed")]
+
+
+@pytest.mark.parametrize("fields", [{}, {"seed": None}, {"stream_options": {"include_usage": True}}])
+async def test_a_sampled_stream_is_made_again_with_the_seed_that_it_got(
+    serve: ServePlane, boxes: list[Simulator], fields: dict[str, Any]
+) -> None:
+    pair = await pair_of(serve, boxes, policy={"seed_streams": True})
+    first, second = await asked_for(pair, **fields)
+    assert isinstance(first, int)
+    assert first == second
+    assert (await asked_for(pair, **fields))[0] != first, "each stream has its own"
+
+
+@pytest.mark.parametrize(
+    ("policy", "fields", "seed"),
+    [
+        ({}, {}, None),
+        ({"seed_streams": True}, {"seed": 7}, 7),
+        ({"seed_streams": True}, {"temperature": 0}, None),
+    ],
+)
+async def test_no_seed_is_given_that_was_not_wanted_or_not_needed(
+    serve: ServePlane, boxes: list[Simulator], policy: dict[str, Any], fields: dict[str, Any], seed: int | None
+) -> None:
+    pair = await pair_of(serve, boxes, policy=policy)
+    assert await asked_for(pair, **fields) == [seed, seed]

@@ -78,7 +78,7 @@ def test_each_token_is_told_once(
     kept = keep(told)
     found = resumption("chat" if chat else "completions", ASKS_CHAT if chat else ASKS, 1, kept.spoken())
     assert isinstance(found, Resumption)
-    assert found.way == "repeated"
+    assert found.way == ("repeated" if told else "anew")
     splice = Splice(found, kept, kept.spoken(), said_tokens=0, spent=False)
     second = events(said, chat=chat, cuts=second_cuts, lag=lag)
     rest = [frame for payload in second if (frame := splice.frame(payload)) is not None]
