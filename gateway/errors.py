@@ -24,6 +24,7 @@ FailsoftError
     ├── UpstreamStatus          an HTTP status other than 200, with its body
     ├── ErrorFrame              an error object where an answer was due
     ├── Aborted                 `finish_reason: "abort"`: the engine gave up on this request
+    ├── OtherAnswer             what was to go on with a broken answer is another one (source = gateway): nobody's fault
     ├── BoxEjected              the watcher found the box hung while this attempt waited on it
     ├── NotAdmitted             the breaker's trial slot was taken between planning and asking (source = gateway)
     ├── NotConfigured           a reference such as `${KEY}` is not set: the target cannot be asked (source = gateway)
@@ -239,6 +240,13 @@ class BoxEjected(UpstreamError):
     """The watcher found the box hung while a plain request waited on it."""
 
     reason = Reason.TTFT_BUDGET
+
+
+class OtherAnswer(UpstreamError):
+    """What was to go on with an answer that broke off does not fit behind it. That is how sampling is, and says nothing
+    against the box."""
+
+    source: Source = "gateway"
 
 
 class NotAdmitted(UpstreamError):

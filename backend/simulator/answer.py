@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from backend.simulator.engine import Flight
 from backend.simulator.steps import Body, Do, Event, Head, Script, Until, Wait
 
 JSON = b"application/json"
 EVENTS = b"text/event-stream; charset=utf-8"
+
+
+Otherwise = Literal["prose", "tool", "longer", "shorter"]
+"""How an answer may differ from the one that is due."""
 
 
 class Dialect(ABC):
@@ -77,6 +81,10 @@ class Answer(ABC):
     def done(self) -> bytes:
         """The event that ends a stream."""
         return b""
+
+    def say_otherwise(self, how: Otherwise) -> None:
+        """Say something else, just as healthy. Raises ValueError where there is nothing else to say."""
+        raise ValueError(f"{type(self).__name__} has no other words")
 
     def release(self) -> None:  # noqa: B027  # most have nothing to give back
         """The answer is over, in whatever way. Called once."""

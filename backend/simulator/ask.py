@@ -60,6 +60,8 @@ class Ask:
     """The field that ``limit`` is from."""
     behind: str = ""
     """What is there of the answer already, and is to be gone on with."""
+    echoed: str = ""
+    """What of the conversation is said once more before the answer."""
     objection: str | None = None
     """What is wrong with it, to be said once the model and the limit are found to be right."""
 
@@ -79,9 +81,9 @@ def _role(message: Any) -> Any:
 
 
 def count_tokens(content: Any) -> int:
-    """About as many tokens as words; token ids count as what they are."""
+    """About as many tokens as words, each with the space before it; token ids count as what they are."""
     if isinstance(content, str):
-        return content.count(" ") + 1
+        return content.count(" ") + (not content.startswith(" "))
     if isinstance(content, int):
         return 1
     if isinstance(content, dict):

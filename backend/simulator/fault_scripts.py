@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from backend.simulator.answer import Answer, Fixed
+from backend.simulator.answer import Answer, Fixed, Otherwise
 from backend.simulator.steps import Body, Do, Event, Head, Raw, Script, Step, Wait
 
 AFTER: Final = 4
@@ -245,6 +245,12 @@ def die(answer: Answer, *, after_chunks: int = 0) -> Script:
     yield Do.DIE
 
 
+def other_words(answer: Answer, *, how: Otherwise = "shorter") -> Script:
+    """A healthy answer, but another one, as sampling may give it."""
+    answer.say_otherwise(how)
+    yield from answer.script()
+
+
 ANSWER_FAULTS: Final[dict[str, Callable[..., Script]]] = {
     function.__name__: function
     for function in (
@@ -274,6 +280,7 @@ ANSWER_FAULTS: Final[dict[str, Callable[..., Script]]] = {
         done_without_finish,
         wrong_content_length,
         die,
+        other_words,
     )
 }
 

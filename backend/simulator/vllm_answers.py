@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from backend.simulator.answer import Dialect, Generated
+from backend.simulator.answer import Dialect, Generated, Otherwise
 from backend.simulator.ask import Ask
 from backend.simulator.engine import Flight
-from backend.simulator.numbering import Numbered
+from backend.simulator.numbering import Numbered, numbered_arguments, numbered_text
 from backend.simulator.vllm_refusals import BUSY
 
 FINGERPRINT = "vllm-0.32.0-5117f5a9"
@@ -96,6 +96,16 @@ class VllmAnswer(Generated):
         prompt = self.ask.prompt_tokens
         return {"prompt_tokens": prompt, "total_tokens": prompt + completion, "completion_tokens": completion}
 
+    def say_otherwise(self, how: Otherwise) -> None:
+        """As prose where a tool was to be called, with another tool, or with more or fewer numbers."""
+        length = len(self.said.tokens) + {"longer": 3, "shorter": -3}.get(how, 0)
+        if how == "prose":
+            self.ask.tool = None
+        elif how == "tool" and self.ask.tool is not None:
+            self.ask.tool += "_2"
+        numbered = numbered_text if self.ask.tool is None else numbered_arguments
+        self.said = numbered(self.model, length, None)
+
     def done(self) -> bytes:
         """OpenAI's terminator."""
         return DONE
@@ -150,7 +160,11 @@ class VllmChat(VllmAnswer):
         """The role of each choice."""
         back = b'}],"prompt_token_ids":null,"prompt_text":null}\n\n'
         delta = b'{"index":%d,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null'
-        return [self._front + delta % index + back for index in self.choices]
+        roles = [self._front + delta % index + back for index in self.choices]
+        if not self.ask.echoed:
+            return roles
+        echo = b'{"content":%b}' % msgspec.json.encode(self.ask.echoed)
+        return [*roles, *(self._delta(index, echo) for index in self.choices)]
 
     def content(self, text: bytes) -> bytes:
         """A content delta of the first choice."""
@@ -213,14 +227,14 @@ class VllmChat(VllmAnswer):
     def _message(self, index: int, text: str) -> dict[str, Any]:
         message: dict[str, Any] = {
             "role": "assistant",
-            "content": text,
+            "content": self.ask.echoed + text,
             "refusal": None,
             "annotations": None,
             "audio": None,
             "function_call": None,
         }
         if self.ask.tool is not None:
-            message["content"] = "" if self.ask.tool_named or self.ask.tool_required else None
+            message["content"] = self.ask.echoed or ("" if self.ask.tool_named or self.ask.tool_required else None)
             call = {"name": self.ask.tool, "arguments": text}
             message["tool_calls"] = [{"id": self._call_id(index), "type": "function", "function": call}]
         return {**message, "reasoning": None}

@@ -47,6 +47,7 @@ class ChatRequest(Common, kw_only=True):
     response_format: Any = None
     add_generation_prompt: bool = True
     continue_final_message: bool = False
+    echo: bool = False
 
 
 class CompletionRequest(Common, kw_only=True):
@@ -71,12 +72,18 @@ def read_chat(body: bytes, *, may_be_empty: bool = False) -> Ask:
     completion = request.max_completion_tokens
     limit = completion if completion is not None else request.max_tokens
     tokens = sum(count_tokens(message.content) + 4 for message in request.messages)
+    if request.continue_final_message:
+        tokens -= 4  # its head stands where otherwise that of the answer does, which is not counted
     ask = _ask(request, limit, prompts=1, prompt_tokens=tokens)
     ask.limited_by = "max_tokens" if completion is None else "max_completion_tokens"
     ask.tool, ask.tool_named, ask.tool_required = tool, choice == "named", choice == "required"
     ask.json = wants_json(request.response_format)
     if request.continue_final_message and request.messages and isinstance(request.messages[-1].content, str):
         ask.behind = request.messages[-1].content
+    if request.echo and request.messages:
+        last = request.messages[-1]
+        role = "assistant" if request.add_generation_prompt else last.role
+        ask.echoed = last.content if last.role == role and isinstance(last.content, str) else ""
     if not request.messages and not may_be_empty:
         ask.objection = EMPTY
     elif request.continue_final_message and request.add_generation_prompt:

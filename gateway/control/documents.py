@@ -269,6 +269,7 @@ def _customer(customer: CustomerPolicy, keys: list[ApiKey]) -> Document:
         "drill_every_s": customer.drill_every_s,
         "drill_share": customer.drill_share,
         "on_broken_stream": customer.on_broken_stream,
+        "seed_streams": customer.seed_streams,
         "api_keys": [
             {"name": key.name, "expires": None if key.expires is None else key.expires.isoformat()} for key in keys
         ],

@@ -198,7 +198,7 @@ async def _stream(question: Question, request: Request, attempt: Attempt) -> Ans
             if request.told is not None:
                 said, splice = begun_anew(request.told)
             elif request.restarts or (request.resumes and attempt.kind == "own"):
-                said = Said()
+                said = Said(keeps_tokens=request.tells_tokens)
             guard = guard_of(request, shape, said, splice)
         while True:
             data = await exchange.read()

@@ -56,7 +56,13 @@ def guard_of(request: Request, shape: AnswerShape | None, said: Said | None, spl
         guard = MessagesGuard()
     else:
         reshape = None if shape is None else shape.frame
-        chat = StreamGuard(request.choices, reshape=reshape, strip_usage=not request.include_usage, said=said)
+        chat = StreamGuard(
+            request.choices,
+            reshape=reshape,
+            strip_usage=not request.include_usage,
+            said=said,
+            owes_usage=said is not None and request.resumes and request.include_usage and request.choices == 1,
+        )
         wording = wording_of(request)
         guard = chat if wording is None else TranslatedGuard(chat, wording)
     return guard

@@ -11,6 +11,7 @@ from gateway.clock import Clock
 from gateway.dataplane.answers import broken_stream_frames
 from gateway.dataplane.attempt import Answer
 from gateway.dataplane.marks import Headers
+from gateway.dataplane.stream_guard import StreamGuard
 from gateway.errors import InternalFault, ShuttingDown, UpstreamError
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.provider_request import Endpoint
@@ -70,7 +71,12 @@ async def relay_stream(
             out = b""
             rest = await go_on(answer, error)
         if rest is None:
-            out += broken_stream_frames(error, endpoint, 0 if answer.guard is None else answer.guard.sent)
+            guard = answer.guard
+            if isinstance(guard, StreamGuard) and (end := guard.without_usage()):
+                out += end
+                error = None
+            else:
+                out += broken_stream_frames(error, endpoint, 0 if guard is None else guard.sent)
             break
         answer = rest
     await send({"type": "http.response.body", "body": out})

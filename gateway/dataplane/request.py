@@ -11,6 +11,7 @@ import msgspec
 
 from gateway.dataplane.renaming import with_model
 from gateway.dataplane.said import Said
+from gateway.dataplane.told_tokens import tokens_wanted
 from gateway.errors import RequestError
 from gateway.upstream.chat_wire import NoTwin
 from gateway.upstream.provider_request import Endpoint, in_chat
@@ -59,6 +60,10 @@ class _Body(msgspec.Struct):
     stream_options: _StreamOptions | None = _ABSENT
     max_tokens: Any = None
     max_completion_tokens: Any = None
+    logprobs: Any = None
+    return_token_ids: Any = None
+    seed: Any = msgspec.UNSET
+    temperature: Any = None
 
 
 class _OtherBody(msgspec.Struct):
@@ -103,6 +108,14 @@ class Request:
     """Whether the body has ``stream_options``, whatever is in it."""
     max_tokens: Any = None
     """Of each choice, as the client wrote it."""
+    tells_tokens: bool = False
+    """Whether the client asks for something of each token."""
+    is_sampled: bool = False
+    """Whether chance decides what is said, and no seed of the client's does."""
+    names_seed: bool = False
+    """Whether the body has a ``seed``, whatever it is."""
+    seed: int | None = None
+    """Which boxes are to use in the place of none."""
     deadline_s: float | None = None
     """Within which the client wants its first content, where it says so."""
     is_retry: bool = False
@@ -132,13 +145,17 @@ class Request:
 
     def body_for(self, adapter: str) -> bytes:
         """The body as a box is to get it: the client's own, byte by byte, but for the name where an alias was asked
-        for, and for the wish to hear what a stream took, whether the client has it or not."""
+        for, the seed where it gets one, and the wish to hear what a stream took, whether the client has it or not."""
         body = self.body if adapter == self.model else self._renamed(adapter)
-        if not self.stream or self.include_usage:
+        wish = self.stream and not self.include_usage
+        if not wish and self.seed is None:
             return body
-        if not self.names_stream_options:
-            return _ASKED_FOR_USAGE + body[body.index(b"{") + 1 :]
-        return msgspec.json.encode(self.fields_with_usage | {"model": adapter})
+        if (wish and self.names_stream_options) or (self.seed is not None and self.names_seed):
+            return msgspec.json.encode(self.fields_with_usage | {"model": adapter})
+        front = _ASKED_FOR_USAGE if wish else b"{"
+        if self.seed is not None:
+            front += b'"seed":%d,' % self.seed
+        return front + body[body.index(b"{") + 1 :]
 
     def _renamed(self, adapter: str) -> bytes:
         if self._bodies is None:
@@ -150,14 +167,15 @@ class Request:
 
     @property
     def fields_with_usage(self) -> dict[str, Any]:
-        """The fields for a body that is made anew, with that wish."""
+        """The fields for a body that is made anew, with that seed and that wish."""
+        fields = self.fields if self.seed is None else self.fields | {"seed": self.seed}
         if not self.stream or self.include_usage:
-            return self.fields
-        options = self.fields.get("stream_options")
+            return fields
+        options = fields.get("stream_options")
         kept = options if isinstance(options, dict) else {}
         # With `include_usage` comes what goes without effect as long as that is not asked for.
         kept = {name: value for name, value in kept.items() if name != "continuous_usage_stats"}
-        return self.fields | {"stream_options": kept | {"include_usage": True}}
+        return fields | {"stream_options": kept | {"include_usage": True}}
 
     @cached_property
     def fields(self) -> dict[str, Any]:
@@ -213,6 +231,9 @@ def parse_request(body: bytes, *, id: str, endpoint: Endpoint, fallback_allowed:
         fallback_allowed=fallback_allowed,
         names_stream_options=options is not _ABSENT,
         max_tokens=wire.max_completion_tokens or wire.max_tokens,
+        is_sampled=wire.seed in (msgspec.UNSET, None) and wire.temperature != 0,
+        names_seed=wire.seed is not msgspec.UNSET,
+        tells_tokens=tokens_wanted(wire.logprobs, wire.return_token_ids),
     )
 
 

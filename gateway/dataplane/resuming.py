@@ -17,7 +17,7 @@ from gateway.dataplane.resumption import Resumption, limited
 from gateway.dataplane.said import Said, Spoken
 from gateway.dataplane.splice import Splice
 from gateway.dataplane.stream_guard import StreamGuard
-from gateway.errors import ProtocolError, UpstreamError
+from gateway.errors import OtherAnswer, UpstreamError
 from gateway.fleet.box import Box
 from gateway.fleet.fleet import Fleets
 from gateway.fleet.obstacle import Obstacle
@@ -48,20 +48,21 @@ class Resumer:
         """The rest of ``broken``, asked for as ``found``, from another box; or why there is none. ``said``: what it has
         told, put together in ``spoken``."""
         adapter = broken.attempt.adapter or request.adapter
+        ended = broken.guard.ended if isinstance(broken.guard, StreamGuard) else None
         why = "no other box may be asked"
         for box, forced in self._others(customer, adapter, broken, clock()):
             permit = box.admit(adapter, clock(), streamed=True, force=forced)
             if permit is None:
                 continue
             try:
-                said_tokens = await _count(box, adapter, said, clock) if found.way == "continued" else 0
+                said_tokens = await _count(box, adapter, said, found.echoed, clock) if found.way == "continued" else 0
             except BaseException:
                 permit.released()
                 raise
-            fields, spent = limited(found, said_tokens)
+            fields, spent = limited(found, said_tokens, ended=ended is not None)
             # A copy: what this box says counts only once it was handed on.
             told = said.copy()
-            splice = Splice(found, told, spoken, said_tokens=said_tokens, spent=spent)
+            splice = Splice(found, told, spoken, said_tokens=said_tokens, spent=spent, ended=ended)
             attempt = replace(
                 broken.attempt,
                 box=box,
@@ -74,7 +75,7 @@ class Resumer:
                 rest = await asked(question, request, attempt, permit, clock)
             except UpstreamError as failure:
                 why = f"box {box.name}: {failure.for_watchers}"
-                if isinstance(failure, ProtocolError):
+                if isinstance(failure, OtherAnswer):
                     # It says something else: so would the next one.
                     break
                 continue
@@ -125,9 +126,10 @@ def _question(
     return Question(box.pool, head, body, box.base_model, None, box.pending, guard=guard, heard=heard)
 
 
-async def _count(box: Box, model: str, said: Said, clock: Clock) -> int:
-    """How many tokens were said: by the box's own count, else by the events that brought them."""
-    body = msgspec.json.encode({"model": model, "prompt": said.text, "add_special_tokens": False})
+async def _count(box: Box, model: str, said: Said, echoed: str, clock: Clock) -> int:
+    """How many tokens were said behind ``echoed``: by the box's own count, else by the events that brought them."""
+    text = said.text[len(echoed) :]
+    body = msgspec.json.encode({"model": model, "prompt": text, "add_special_tokens": False})
     head = request_head(
         "POST", box.pool.origin, "/tokenize", api_key=box.spec.api_key, header=b"content-type: application/json"
     )
@@ -141,4 +143,4 @@ async def _count(box: Box, model: str, said: Said, clock: Clock) -> int:
             exchange.close()
         if exchange.status == 200 and isinstance(counted, dict):
             count = counted.get("count")
-    return count if isinstance(count, int) else len(said.pieces)
+    return count if isinstance(count, int) else len(said.pieces) - bool(echoed)

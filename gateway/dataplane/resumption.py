@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from gateway.dataplane.said import Spoken
+from gateway.dataplane.told_tokens import tokens_wanted
 from gateway.policy.compiled import OnBrokenStream
 from gateway.upstream.provider_request import Endpoint
 
 Way = Literal["continued", "repeated", "anew"]
 
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
+DEFAULT_MAX_TOKENS: Final = 16
+"""Of completions that say none (vLLM: ``normalize_null_max_tokens``). A chat has all of the context."""
 _STRUCTURE: Final = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
 
@@ -29,6 +32,8 @@ class Resumption:
     way: Way
     fields: dict[str, Any]
     owed: str = ""
+    echoed: str = ""
+    """What was told first, and is of the request: no token of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,8 @@ def way_on(
 
 def is_blank(spoken: Spoken) -> bool:
     """Whether nothing was told that anybody could miss."""
-    return not (spoken.odd or spoken.calls or any(text.strip() for text in spoken.texts.values()))
+    tokens = spoken.tokens.texts or spoken.tokens.ids
+    return not (spoken.odd or spoken.calls or tokens or any(text.strip() for text in spoken.texts.values()))
 
 
 def resumption(endpoint: Endpoint, fields: Mapping[str, Any], choices: int, spoken: Spoken) -> Resumption | Refused:
@@ -79,14 +85,23 @@ def resumption(endpoint: Endpoint, fields: Mapping[str, Any], choices: int, spok
       prose and call apart in another place |
     | reasoning or a refusal was said | repeated: templates write no open reasoning |
     | structured output (`response_format`, `structured_outputs`, …) | repeated: its grammar would begin anew |
-    | `logprobs` of completions | repeated: they count characters from the beginning |
-    | a prompt of token ids | repeated: text cannot be put behind them |
-    | nothing but blanks was said | anew: it may begin with other blanks |
+    | hidden reasoning (`include_reasoning: false`) | repeated: nobody knows what was said of it |
+    | `logprobs` of completions, `return_token_ids` | repeated: they count from the beginning |
+    | `logprobs` of chat | repeated, unless the tokens told are the text told, without a blank at its end: a token of
+      which half was told cannot be told once more |
+    | a stop string that is told (`include_stop_str_in_output`) and may have begun | repeated: who is asked behind its
+      beginning does not see it |
+    | a prompt of token ids, or cut (`truncate_prompt_tokens`) | repeated: text cannot be put behind it |
+    | `add_generation_prompt: false` alone | repeated: a template would begin a message |
+    | `echo` (chat) of a last message that is no one text, or of which half came | repeated |
+    | `echo` (chat) of a last message of the assistant's | continued behind it, and the rest asked for without `echo` |
+    | nothing but blanks was said | anew: it may begin with other blanks; repeated, where their tokens were told |
     | text, in chat | continued, by `continue_final_message` |
     | text, in completions | continued, by the longer prompt |
 
-    `logprobs` of chat are of each token, and so right behind the seam too. Presence and frequency penalties count the
-    answer only, of which a continued one forgets the beginning.
+    What is told of each token (`logprobs`, token ids) is counted apart from the text, and left out where a repeated
+    answer has it again (:mod:`.told_tokens`). Presence and frequency penalties count the answer only, of which a
+    continued one forgets the beginning.
     """
     if choices != 1:
         return Refused(f"{choices} choices")
@@ -96,62 +111,108 @@ def resumption(endpoint: Endpoint, fields: Mapping[str, Any], choices: int, spok
         return Refused("echo or suffix")
     if is_blank(spoken):
         return Resumption("anew", dict(fields))
-    if not _can_be_continued(endpoint, fields, spoken):
+    echoed = _echoed(endpoint, fields)
+    if echoed is None or not _can_be_continued(endpoint, fields, spoken, echoed):
         return Resumption("repeated", dict(fields))
-    text = spoken.texts["content"]
+    text = spoken.texts["content"][len(echoed) :]
     prefix = text.rstrip()
     owed = text[len(prefix) :]
     if endpoint == "completions":
         # A prompt is taken as it is: nothing is cut off.
-        return Resumption("continued", {**fields, "prompt": _prompt(fields) + text})
+        longer: dict[str, Any] = {"prompt": _prompt(fields) + text}
+        if fields.get("max_tokens") is None:
+            longer["max_tokens"] = DEFAULT_MAX_TOKENS
+        return Resumption("continued", {**fields, **longer})
     messages = list(fields["messages"])
     if fields.get("continue_final_message"):
         last = messages.pop()
         messages.append({**last, "content": last["content"] + prefix})
     else:
         messages.append({"role": "assistant", "content": prefix})
-    seam = {"messages": messages, "continue_final_message": True, "add_generation_prompt": False}
-    return Resumption("continued", {**fields, **seam}, owed)
+    seam: dict[str, Any] = {"messages": messages, "continue_final_message": True, "add_generation_prompt": False}
+    if fields.get("echo"):
+        seam["echo"] = False
+    return Resumption("continued", {**fields, **seam}, owed, echoed)
 
 
-def limited(found: Resumption, said_tokens: int) -> tuple[dict[str, Any], bool]:
+def limited(found: Resumption, said_tokens: int, *, ended: bool = False) -> tuple[dict[str, Any], bool]:
     """The body with the limits that are left after ``said_tokens``, and whether none is: what comes then is only there
-    to say how the answer ends."""
+    to say how the answer ends, and what it took. ``ended``: it has, and only the latter is missing."""
     if found.way != "continued":
         return found.fields, False
     fields = dict(found.fields)
+    if ended:
+        fields = {name: value for name, value in fields.items() if name not in {*_LIMITS, "min_tokens"}}
+        return fields | {"max_tokens": 1}, True
     spent = False
     for name in _LIMITS:
-        limit = fields.get(name)
-        if isinstance(limit, int):
+        limit = _number(fields.get(name))
+        if limit is not None:
             spent = spent or limit <= said_tokens
             fields[name] = max(1, limit - said_tokens)
-    if isinstance(least := fields.get("min_tokens"), int):
+    least = _number(fields.get("min_tokens"))
+    if least is not None:
         fields["min_tokens"] = max(0, least - said_tokens)
     return fields, spent
 
 
-def _can_be_continued(endpoint: Endpoint, fields: Mapping[str, Any], spoken: Spoken) -> bool:
+def _number(limit: Any) -> int | None:
+    """Engines take `"8"` and `8.0` for 8."""
+    try:
+        return None if limit is None else int(limit)
+    except (TypeError, ValueError):
+        return None
+
+
+def _can_be_continued(endpoint: Endpoint, fields: Mapping[str, Any], spoken: Spoken, echoed: str) -> bool:
     others = any(text for name, text in spoken.texts.items() if name != "content")
-    if others or spoken.calls:
+    if others or spoken.calls or not spoken.texts["content"].startswith(echoed):
+        return False
+    text = spoken.texts["content"][len(echoed) :]
+    if not text.strip() or fields.get("truncate_prompt_tokens") is not None or _may_have_begun_to_stop(fields, text):
         return False
     wanted = fields.get("response_format")
     if any(fields.get(name) for name in _STRUCTURE) or (wanted and wanted != {"type": "text"}):
         return False
+    if tokens_wanted(fields.get("logprobs"), fields.get("return_token_ids")):
+        whole = "".join(spoken.tokens.texts) == text == text.rstrip()
+        if endpoint == "completions" or fields.get("return_token_ids") or not whole:
+            return False
     if endpoint == "completions":
         prompt = fields.get("prompt")
-        single = isinstance(prompt, str) or (
-            isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str)
-        )
-        return single and fields.get("logprobs") is None
+        return isinstance(prompt, str) or (isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str))
     if (fields.get("tools") and fields.get("tool_choice") != "none") or fields.get("functions"):
         return False
     messages = fields.get("messages")
-    if not isinstance(messages, list):
+    if not isinstance(messages, list) or fields.get("include_reasoning") is False:
         return False
     if fields.get("continue_final_message"):
         return bool(messages) and isinstance(messages[-1], dict) and isinstance(messages[-1].get("content"), str)
-    return True
+    return fields.get("add_generation_prompt") is not False
+
+
+def _echoed(endpoint: Endpoint, fields: Mapping[str, Any]) -> str | None:
+    """What is told of the conversation before the answer begins, as vLLM does it (``chat_completion/serving.py``): the
+    last message, where it is of the role that answers. None where that cannot be known."""
+    messages = fields.get("messages")
+    if endpoint != "chat" or not fields.get("echo") or not messages:
+        return ""
+    last = messages[-1] if isinstance(messages, list) else None
+    if not isinstance(last, dict):
+        return None
+    answers = "assistant" if fields.get("add_generation_prompt") is not False else last.get("role")
+    content = last.get("content") or ""
+    if last.get("role") != answers:
+        return ""
+    return content if isinstance(content, str) else None
+
+
+def _may_have_begun_to_stop(fields: Mapping[str, Any], text: str) -> bool:
+    stop = fields.get("stop")
+    if not stop or not fields.get("include_stop_str_in_output"):
+        return False
+    stops = [stop] if isinstance(stop, str) else stop
+    return any(text.endswith(one[:size]) for one in stops if isinstance(one, str) for size in range(1, len(one)))
 
 
 def _prompt(fields: Mapping[str, Any]) -> str:

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.dataplane.told_tokens import Tokens
+
 TEXTS: Final = ("content", "reasoning", "reasoning_content", "refusal")
 """The fields of a delta that are text, piece by piece."""
 
@@ -31,26 +33,31 @@ class Spoken:
     texts: dict[str, str] = field(default_factory=dict)
     calls: dict[int, ToolCall] = field(default_factory=dict)
     odd: bool = False
+    tokens: Tokens = field(default_factory=Tokens)
 
 
 class Said:
-    """Of the one choice of a stream. ``head``: the first event's JSON, which has the answer's id."""
+    """Of the one choice of a stream. ``head``: the first event's JSON, which has the answer's id. ``keeps_tokens``:
+    something was asked for of each token."""
 
-    __slots__ = ("events", "head", "odd", "pieces")
+    __slots__ = ("events", "head", "odd", "payloads", "pieces")
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_tokens: bool = False) -> None:
         self.head: bytes | None = None
         self.pieces: list[str] = []
         """Of content in chat, of text in completions."""
         self.events: list[bytes] = []
         """The JSON of those that bear something else."""
         self.odd = False
+        self.payloads: list[bytes] | None = [] if keeps_tokens else None
+        """The JSON of all, where tokens are kept."""
 
     def copy(self) -> Said:
         """Another of the same."""
         other = Said()
         other.head, other.odd = self.head, self.odd
         other.pieces, other.events = list(self.pieces), list(self.events)
+        other.payloads = None if self.payloads is None else list(self.payloads)
         return other
 
     @property
@@ -64,6 +71,9 @@ class Said:
         for event in self.events:
             for choice in msgspec.json.decode(event).get("choices") or ():
                 _take(choice.get("delta") or {}, spoken)
+        for payload in self.payloads or ():
+            for choice in msgspec.json.decode(payload).get("choices") or ():
+                spoken.tokens.take(choice)
         return spoken
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from gateway.clock import wall_s
 from gateway.dataplane.accounting import Accounting
@@ -31,6 +33,9 @@ from gateway.fleet.fleet import Fleets
 from gateway.orders.forced import Forced
 from gateway.policy.compiled import CustomerPolicy, ProviderStep, StaticStep
 from gateway.upstream.provider_request import unsuited
+
+SEED_BITS: Final = 48
+"""Of the seeds that streams get; boxes take 64 with a sign, and JSON's readers 53."""
 
 
 class Service:
@@ -86,6 +91,8 @@ class Service:
         if request.endpoint in RESUMABLE:
             request.resumes = customer.on_broken_stream == "resume"
             request.restarts = customer.on_broken_stream == "restart"
+        if request.resumes and customer.seed_streams and request.stream and request.is_sampled:
+            request.seed = secrets.randbits(SEED_BITS)
         boxes = self._fleets.boxes_for(customer.fleet.name, request.adapter)
         # Who asks for the own adapter or an error is left out of both.
         forced = request.fallback_only or (request.fallback_allowed and self._forced.holds(customer.name, began))

@@ -7,8 +7,10 @@ from typing import Any, Final
 import msgspec
 
 from gateway.dataplane.resumption import Resumption
-from gateway.dataplane.said import TEXTS, Said, Spoken, ToolCall
-from gateway.errors import ProtocolError
+from gateway.dataplane.said import TEXTS, Said, Spoken
+from gateway.dataplane.told_calls import ToldCalls
+from gateway.dataplane.told_tokens import Tokens, ToldTokens, without_tokens
+from gateway.errors import OtherAnswer
 
 _HEAD: Final = ("id", "created", "model", "object")
 """What all events of one answer have in common."""
@@ -19,13 +21,18 @@ class Splice:
 
     What it lets through is added to ``said``, so that this one may break, too; ``spoken`` is that, put together.
     ``said_tokens``: of the first answer,
-    where the second does not say them again. ``spent``: no token is left to be told, only how the answer ends.
+    where the second does not say them again. ``spent``: no token is left to be told, only how the answer ends; that is
+    by the limit, or as the first answer had ``ended``, whose usage alone is missing.
     ``usage``: of both together, once it is known.
     """
 
-    def __init__(self, found: Resumption, said: Said, spoken: Spoken, *, said_tokens: int, spent: bool) -> None:
+    def __init__(
+        self, found: Resumption, said: Said, spoken: Spoken, *, said_tokens: int, spent: bool, ended: str | None = None
+    ) -> None:
         self._said = said
         self._spent = spent
+        self._ended = ended
+        self._second_ended: str | None = None
         self._added = said_tokens if found.way == "continued" else 0
         head = msgspec.json.decode(said.head or b"{}")
         self._head = {name: head[name] for name in _HEAD if name in head}
@@ -36,42 +43,66 @@ class Splice:
             self._owed = {name: kind(text) for name, text in spoken.texts.items() if text}
         if found.owed:
             self._owed["content"] = _Owed(found.owed, lenient=True)
-        self._calls = dict(spoken.calls) if repeated else {}
-        self._called: dict[int, ToolCall] = {}
+        self._calls = ToldCalls(spoken.calls if repeated else {})
+        self._tokens = ToldTokens(spoken.tokens if repeated else Tokens())
+        self._pieces: list[str] = []
+        self._events: list[bytes] = []
         self.usage: Any = None
 
     def frame(self, payload: bytes) -> bytes | None:
         """One event's JSON as the client is to see it; None where nothing of it is left.
 
-        Raises :class:`ProtocolError` where it says something else than was said before.
+        Raises :class:`OtherAnswer` where it says something else than was said before.
         """
         chunk: dict[str, Any] = msgspec.json.decode(payload)
-        choices = [choice for choice in chunk.get("choices") or () if self._choice(choice)]
+        given = chunk.get("choices") or ()
+        self._pieces.clear()
+        self._events.clear()
+        choices = [choice for choice in given if self._choice(choice)]
         if isinstance(usage := chunk.get("usage"), dict):
             self._add(usage)
-        elif not choices:
+        elif not given:
             return None
+        if given and not choices:
+            # With `continuous_usage_stats` what is left out has a usage, too.
+            return None
+        # Only what will leave was said, and nothing of an event that was objected to.
+        self._said.pieces += self._pieces
+        self._said.events += self._events
         chunk["choices"] = choices
-        return msgspec.json.encode(chunk | self._head)
+        frame = msgspec.json.encode(chunk | self._head)
+        if self._said.payloads is not None:
+            self._said.payloads.append(frame)
+        return frame
 
     def _choice(self, choice: dict[str, Any]) -> bool:
         """Leave of it what is new. Whether that is anything."""
         news = bool(choice.get("finish_reason"))
+        if news:
+            self._second_ended = choice["finish_reason"]
+            if self._spent or self._ended:
+                choice["finish_reason"] = self._ended or "length"
+        if self._spent:
+            without_tokens(choice)
+        else:
+            news |= self._tokens.leave_news(choice)
         delta = choice.get("delta")
         if isinstance(delta, dict):
             # The one role was told by the first answer.
             delta.pop("role", None)
             news |= self._texts(delta, TEXTS)
             if parts := delta.pop("tool_calls", None):
-                left = [part for part in parts if self._part(part)]
+                left = [part for part in parts if self._calls.leave_news(part)]
                 if left:
                     delta["tool_calls"] = left
-                    self._said.events.append(msgspec.json.encode({"choices": [{"delta": {"tool_calls": left}}]}))
+                    self._events.append(msgspec.json.encode({"choices": [{"delta": {"tool_calls": left}}]}))
                     news = True
         else:
             news |= self._texts(choice, ("text",))
+        if self._ended and (self._pieces or self._events):
+            raise OtherAnswer("the second answer goes on where the first one had ended")
         if news and self._is_behind():
-            raise ProtocolError("the second answer goes on or ends before it has said all that the first one had")
+            raise OtherAnswer("the second answer goes on or ends before it has said all that the first one had")
         return news
 
     def _texts(self, delta: dict[str, Any], names: tuple[str, ...]) -> bool:
@@ -89,45 +120,22 @@ class Splice:
             if text:
                 news = True
                 if kept == "content":
-                    self._said.pieces.append(text)
+                    self._pieces.append(text)
                 else:
-                    self._said.events.append(msgspec.json.encode({"choices": [{"delta": {name: text}}]}))
+                    self._events.append(msgspec.json.encode({"choices": [{"delta": {name: text}}]}))
         return news
 
-    def _part(self, part: dict[str, Any]) -> bool:
-        """Leave of a part of a tool call what is new. Whether that is anything."""
-        index = part.get("index", 0)
-        before = self._calls.get(index)
-        function = part.get("function") or {}
-        if before is None:
-            return True
-        now = self._called.setdefault(index, ToolCall())
-        name = _news(before.name, now.name, function.get("name") or "", "another tool")
-        arguments = _news(before.arguments, now.arguments, function.get("arguments") or "", "the tool in another way")
-        now.name += function.get("name") or ""
-        now.arguments += function.get("arguments") or ""
-        if before.id:
-            # The first answer told it, and the second one made up another.
-            part.pop("id", None)
-            part.pop("type", None)
-        part["function"] = {"name": name} if name else {}
-        part["function"] |= {"arguments": arguments} if arguments else {}
-        return bool(part["function"])
-
     def _is_behind(self) -> bool:
-        if any(owed.strict_rest for owed in self._owed.values()):
-            return True
-        return any(
-            len(self._called.get(index, ToolCall()).arguments) < len(call.arguments)
-            for index, call in self._calls.items()
-        )
+        return self._calls.behind or any(owed.strict_rest for owed in self._owed.values())
 
     def _add(self, usage: dict[str, Any]) -> None:
         """A continued answer takes for prompt what the first one had said of it."""
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
         if self._added and isinstance(prompt, int) and isinstance(completion, int):
             usage["prompt_tokens"] = max(0, prompt - self._added)
-            usage["completion_tokens"] = (0 if self._spent else completion) + self._added
+            # Of an answer that has ended the token that says so is all that counts of the second one.
+            over = self._spent and not self._ended == self._second_ended == "stop"
+            usage["completion_tokens"] = (0 if over else completion) + self._added
             usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
         self.usage = usage
 
@@ -137,15 +145,6 @@ def begun_anew(told: Said) -> tuple[Said, Splice]:
     on, and what makes it fit. A copy, as several may be asked, and what one says counts only once it is handed on."""
     said = told.copy()
     return said, Splice(Resumption("anew", {}), said, said.spoken(), said_tokens=0, spent=False)
-
-
-def _news(before: str, so_far: str, piece: str, what: str) -> str:
-    """What of ``piece``, which comes behind ``so_far``, is not in ``before``. Raises ProtocolError if they differ."""
-    now = so_far + piece
-    shared = min(len(now), len(before))
-    if now[:shared] != before[:shared]:
-        raise ProtocolError(f"the second answer calls {what}")
-    return now[max(len(so_far), len(before)) :]
 
 
 class _Owed:
@@ -163,7 +162,7 @@ class _Owed:
         return "" if self._lenient else self._rest
 
     def rest_of(self, text: str) -> str:
-        """What of ``text`` is new. Raises ProtocolError where it is not what was said before."""
+        """What of ``text`` is new. Raises OtherAnswer where it is not what was said before."""
         rest = self._rest
         if not rest:
             return text
@@ -174,7 +173,7 @@ class _Owed:
             self._rest = rest[len(text) :]
             return ""
         if not self._lenient:
-            raise ProtocolError("the second answer says something else")
+            raise OtherAnswer("the second answer says something else")
         self._rest = ""
         shared = 0
         while shared < min(len(rest), len(text)) and rest[shared] == text[shared]:

@@ -64,14 +64,17 @@ class StreamGuard:
     """One stream's checks. ``choices``: how many finishes make it whole. ``strip_usage``: an event that tells only
     what the answer took was asked for by us and not by the client; it does not leave. ``strict``: what comes behind a
     finish is garbage; by default where nothing is reshaped, as that takes care of it. ``said`` takes what is told.
+    ``owes_usage``: of one choice; its finish is held back until its usage has come, so that a stream which breaks
+    between them can go on elsewhere, and have both.
 
     After each :meth:`feed` look at ``committed``, ``complete`` and ``error``; with ``error`` set, or ``complete``, the
     stream is over and what was returned is the last that may leave. ``events`` counts the data events seen, so that a
     stall can be told from keep-alive comments. ``usage``: what the stream says that it took, as it says it.
     """
 
-    __slots__ = ("_choices", "_finished", "_held", "_held_bytes", "_reshape", "_splitter", "_strict",
-                 "_strip_usage", "committed", "complete", "error", "events", "model", "said", "usage")  # fmt: skip
+    __slots__ = ("_choices", "_finished", "_held", "_held_bytes", "_owes_usage", "_reshape", "_splitter", "_strict",
+                 "_strip_usage", "_withheld", "committed", "complete", "ended", "error", "events", "model", "said",
+                 "usage")  # fmt: skip
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class StreamGuard:
         strip_usage: bool = False,
         strict: bool | None = None,
         said: Said | None = None,
+        owes_usage: bool = False,
         frame_limit: int = FRAME_LIMIT,
     ) -> None:
         self._choices = choices
@@ -91,6 +95,10 @@ class StreamGuard:
         self._strip_usage = strip_usage
         self._strict = reshape is None if strict is None else strict
         self.said = said
+        self._owes_usage = owes_usage
+        self._withheld: bytes | None = None
+        self.ended: str | None = None
+        """The finish that is held back, if nothing else is with it."""
         self._splitter = EventSplitter(frame_limit)
         self.committed = False
         self.complete = False
@@ -108,7 +116,10 @@ class StreamGuard:
             for event in self._splitter.feed(data):
                 self._event(event, out)
         except UpstreamError as error:
-            if isinstance(error, _Contradiction) or not self._whole():
+            if isinstance(error, _Contradiction):
+                self._withheld = None
+                self.error = error
+            elif self._withheld is not None or not self._whole():
                 self.error = error
             else:
                 # All that was to be said has been said: what broke behind it is nobody's.
@@ -119,8 +130,9 @@ class StreamGuard:
         """The upstream's body has ended. What is still owed to the client, if the stream was whole."""
         if self.complete or self.error is not None:
             return b""
-        if not self._whole():
-            self.error = ConnectionLost("the stream ended without a finish_reason")
+        if self._withheld is not None or not self._whole():
+            what = "a finish_reason" if self._withheld is None else "its usage"
+            self.error = ConnectionLost(f"the stream ended without {what}")
             return b""
         # Every choice has its finish: the answer is whole, only the terminator got lost.
         out: list[bytes] = []
@@ -139,10 +151,20 @@ class StreamGuard:
         """About as many as came; nobody numbers them."""
         return self.events
 
+    def without_usage(self) -> bytes:
+        """The end of a stream that broke before its usage and cannot have it elsewhere, but has all else. ``b""`` of
+        any other: that stays broken."""
+        if self._withheld is None:
+            return b""
+        out: list[bytes] = []
+        self.error = None
+        self._end(out)
+        return b"".join(out)
+
     @property
     def finished(self) -> bool:
-        """Whether a choice has come to its end."""
-        return bool(self._finished)
+        """Whether a choice has come to its end, and its client was told."""
+        return bool(self._finished) and self._withheld is None
 
     def _whole(self) -> bool:
         return len(self._finished) >= self._choices
@@ -185,10 +207,23 @@ class StreamGuard:
             self.committed = True
             out.extend(self._held)
             self._held.clear()
+        if self._owes_usage:
+            self._release(out)
+            if content and self._finished:
+                self._withheld = frame
+                return
+        if self.said is not None and self.said.payloads is not None:
+            self.said.payloads.append(payload)
         self._emit(frame, out)
+
+    def _release(self, out: list[bytes]) -> None:
+        if self._withheld is not None:
+            self._emit(self._withheld, out)
+            self._withheld = None
 
     def _end(self, out: list[bytes]) -> None:
         self.complete = True
+        self._release(out)
         self._emit(DONE, out)
 
     def _emit(self, frame: bytes, out: list[bytes]) -> None:
@@ -226,6 +261,7 @@ class StreamGuard:
             if choice.finish_reason:
                 self._finish(choice)
                 content = True
+                self.ended = choice.finish_reason
             delta = choice.delta
             if choice.text or (
                 delta is not None
@@ -240,7 +276,9 @@ class StreamGuard:
                 )
             ):
                 content = True
-                if self.said is not None:
+                if self._owes_usage and choice.finish_reason:
+                    self.ended = None  # it is said again with the finish, or not at all
+                elif self.said is not None:
                     _keep(self.said, payload, choice.text if delta is None else delta.content, delta)
                 # When a provider's answer is reshaped this is taken care of; from a box it is garbage.
                 if over and self._strict:

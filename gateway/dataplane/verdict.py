@@ -10,6 +10,7 @@ from gateway.errors import (
     ErrorFrame,
     NotAdmitted,
     NotConfigured,
+    OtherAnswer,
     ProtocolError,
     Reason,
     UpstreamError,
@@ -44,6 +45,7 @@ _PUBLIC: tuple[tuple[type[UpstreamError], str], ...] = (
     (ErrorFrame, "it answered with an error"),
     (Aborted, "it gave up on the request"),
     (NotConfigured, "it is not configured"),
+    (OtherAnswer, "what was to go on with it said something else"),
     (NotAdmitted, "skipped: circuit open"),
 )
 

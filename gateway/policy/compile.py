@@ -193,6 +193,7 @@ def _customer(
         deadline_s=rules.deadline_s,
         stall_timeout_s=rules.stall_timeout_s,
         on_broken_stream=rules.on_broken_stream,
+        seed_streams=rules.seed_streams,
         priority=rules.priority,
         concurrency=rules.limits.concurrency,
         hosted_allowed=rules.hosted.allowed,

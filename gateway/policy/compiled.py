@@ -138,6 +138,8 @@ class CustomerPolicy:
     deadline_s: float
     stall_timeout_s: float
     on_broken_stream: OnBrokenStream
+    seed_streams: bool = False
+    """Whether sampled streams that may have to be said again get a seed, where their client names none."""
     priority: Priority = "standard"
     concurrency: int | None = None
     """Requests that may be answered at once; None: any number."""

@@ -33,6 +33,7 @@ class Effective:
     deadline_s: float
     stall_timeout_s: float
     on_broken_stream: OnBrokenStream
+    seed_streams: bool
     priority: Priority
     limits: Limits
     hosted: Hosted
@@ -66,6 +67,7 @@ def effective(defaults: Rules, customer: Rules, providers: Mapping[str, Provider
         deadline_s=deadline_s,
         stall_timeout_s=value("stall_timeout", STALL_TIMEOUT_S),
         on_broken_stream=value("on_broken_stream", "resume"),
+        seed_streams=value("seed_streams", False),
         priority=value("priority", "standard"),
         limits=value("limits", NO_LIMITS),
         hosted=hosted,

@@ -228,6 +228,8 @@ class Rules(Keys):
     """The longest silence between two frames. 10s."""
     on_broken_stream: Literal["resume", "restart", "error"] | None = None
     """What happens when a stream breaks after its first content. resume."""
+    seed_streams: bool | None = None
+    """Give sampled streams a `seed` where the client names none, so that another box can say them again. false."""
     priority: Literal["high", "standard", "low"] | None = None
     """Who goes first when there is not enough for all. standard."""
     limits: Limits | None = None

@@ -84,6 +84,7 @@ def _examples(customer: str, adapter: str, provider: str | None) -> dict[str, li
         "deadline": [_example("deadline: 60s", "until the first content is out, whoever answers")],
         "stall_timeout": [_example("stall_timeout: 10s", "between two frames")],
         "on_broken_stream": [_example("on_broken_stream: resume", "restart, error")],
+        "seed_streams": [_example("seed_streams: true", "a sampled tool call can be made again")],
         "priority": [_example("priority: standard", "high, standard, low")],
         "drills": [_example("drills: {every: 24h}", "prove that the fallback works; or {share: 0.5%} of the traffic")],
         "limits": ["limits: {requests_per_minute: 600, tokens_per_minute: 400000, concurrency: 40}"],

@@ -15,7 +15,7 @@ from tests.dataplane.scripted_box import END, STREAM_HEAD, chunked
 from tests.support.checker import Seen, check_stream
 from tests.support.eventually import eventually
 from tests.support.processes import Processes, Simulator
-from tests.support.raw_client import Recording
+from tests.support.raw_client import RawClient, Recording
 from tests.support.streams import event
 
 BREAKS: dict[str, dict[str, Any]] = {
@@ -94,9 +94,15 @@ def boxes(three: list[Simulator]) -> list[Simulator]:
     return three[:2]
 
 
-async def pair_of(serve: ServePlane, boxes: list[Simulator], kind: str = "truncate", **knobs: Any) -> Pair:
+async def pair_of(
+    serve: ServePlane,
+    boxes: list[Simulator],
+    kind: str = "truncate",
+    policy: dict[str, Any] | None = None,
+    **knobs: Any,
+) -> Pair:
     """The first box breaks every stream behind four events."""
-    plane = await serve(boxes, on_broken_stream="resume", stall_timeout_s=0.3)
+    plane = await serve(boxes, on_broken_stream="resume", stall_timeout_s=0.3, **(policy or {}))
     at = (await plane.raw().chat(ADAPTER)).headers["x-failsoft-served-by"].removeprefix("box:")
     first, other = boxes if at == "a" else boxes[::-1]
     for box in boxes:
@@ -147,6 +153,80 @@ async def test_what_was_said_is_taken_off_the_limit(serve: ServePlane, boxes: li
     assert seen.choices[0].finishes == ["length"]
     assert seen.usage is not None
     assert seen.usage["completion_tokens"] == 8
+
+
+async def test_a_completion_without_a_limit_has_the_engine_s_own(serve: ServePlane, boxes: list[Simulator]) -> None:
+    pair = await pair_of(serve, boxes)
+    _, asked = await pair.resume(pair.complete)
+    said = len(asked["prompt"].removeprefix("once upon a time").split())
+    assert asked["max_tokens"] == 16 - said
+
+
+@pytest.mark.parametrize("limit", [3, 4])
+async def test_where_the_limit_is_used_up_an_answer_ends_by_it(
+    serve: ServePlane, boxes: list[Simulator], limit: int
+) -> None:
+    """With the role that is an event more than the limit: the last token comes with the finish."""
+    pair = await pair_of(serve, boxes, after_chunks=limit + 1)
+    plain = one_answer(await RawClient(pair.other.url).chat(ADAPTER, max_tokens=limit))
+    # Two tokens at once, as a busy engine has them, and the finish is still to come.
+    seen = one_answer(await pair.ask(max_tokens=limit, stream_options={"include_usage": True}))
+    assert (seen.choices[0].text, seen.choices[0].finishes) == (plain.choices[0].text, ["length"])
+    assert seen.usage is not None
+    assert seen.usage["completion_tokens"] == limit
+
+
+ENDS_SO = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": f"{ADAPTER}: 0 1"}]
+SEAM = {"continue_final_message": True, "add_generation_prompt": False}
+
+
+@pytest.mark.parametrize("fields", [{"messages": ENDS_SO, **SEAM}, {"messages": ENDS_SO}, {}])
+@pytest.mark.parametrize("after", range(2, 7))
+async def test_an_echo_is_heard_once(
+    serve: ServePlane, boxes: list[Simulator], fields: dict[str, Any], after: int
+) -> None:
+    asked = {**fields, "echo": True, "stream_options": {"include_usage": True}}
+    undisturbed = check_stream(await RawClient(boxes[0].url).chat(ADAPTER, **asked), text=None)
+    pair = await pair_of(serve, boxes, after_chunks=after)
+    seen = check_stream(await pair.ask(**asked))
+    assert (seen.text, seen.choices[0].finishes) == (undisturbed.text, ["stop"])
+    assert seen.usage == undisturbed.usage
+    assert seen.error is None
+    assert seen.text.startswith(f"{ADAPTER}: 0 1")
+
+
+@pytest.mark.parametrize("fields", [{}, {"max_tokens": 5}, {"tools": [TOOL]}])
+@pytest.mark.parametrize("how", ["reset_mid_stream", "truncate", "stall"])
+async def test_a_usage_that_is_lost_behind_the_finish_comes_from_the_other_box(
+    serve: ServePlane, boxes: list[Simulator], fields: dict[str, Any], how: str
+) -> None:
+    asked = {**fields, "stream_options": {"include_usage": True}}
+    undisturbed = check_stream(await RawClient(boxes[0].url).chat(ADAPTER, **asked))
+    assert undisturbed.usage is not None
+    events = len(undisturbed.events)  # the last of which is the usage
+    pair = await pair_of(serve, boxes, how, after_chunks=events - 1)
+    seen = one_answer(await pair.ask(**asked))
+    assert (seen.text, seen.choices[0].calls) == (undisturbed.text, undisturbed.choices[0].calls)
+    assert seen.choices[0].finishes == undisturbed.choices[0].finishes
+    # But for the ids, no other prompt was told, and no other number of tokens.
+    assert {name: seen.usage[name] for name in undisturbed.usage} == undisturbed.usage if seen.usage else False
+    assert pair.plane.metrics.stream_resumes.value("acme", "resumed") == 1
+
+
+async def test_an_answer_whose_usage_is_lost_for_good_is_whole_without_it(
+    serve: ServePlane, boxes: list[Simulator]
+) -> None:
+    pair = await pair_of(serve, boxes, after_chunks=TOKENS + 2)
+    pair.other.admin.fault("refuse")
+    seen = one_answer(await pair.ask(stream_options={"include_usage": True}))
+    assert (seen.text, seen.choices[0].finishes, seen.usage) == (WHOLE, ["stop"], None)
+    await eventually(lambda: pair.plane.idle)
+
+
+async def test_no_usage_is_asked_for_that_no_client_wants(serve: ServePlane, boxes: list[Simulator]) -> None:
+    pair = await pair_of(serve, boxes, after_chunks=TOKENS + 2)
+    assert one_answer(await pair.ask()).text == WHOLE
+    assert pair.other.admin.requests() == []
 
 
 async def test_the_usage_is_the_sum_and_is_told_only_if_asked_for(serve: ServePlane, boxes: list[Simulator]) -> None:
@@ -264,3 +344,37 @@ async def test_openai_s_error_is_raised_where_it_cannot_go_on(serve: ServePlane,
     with pytest.raises(openai.APIError, match="broke off"):
         async for _ in stream:
             pass
+
+
+async def asked_for(pair: Pair, **fields: Any) -> list[Any]:
+    """The seeds with which each box was asked for one stream that went on."""
+    pair.first.admin.forget()
+    _, again = await pair.resume(lambda: pair.ask(tools=[TOOL], **fields))
+    bodies = [entry["body"] for entry in pair.first.admin.requests() if entry["path"] != "/tokenize"]
+    return [bodies[-1].get("seed"), again.get("seed")]
+
+
+@pytest.mark.parametrize("fields", [{}, {"seed": None}, {"stream_options": {"include_usage": True}}])
+async def test_a_sampled_stream_is_made_again_with_the_seed_that_it_got(
+    serve: ServePlane, boxes: list[Simulator], fields: dict[str, Any]
+) -> None:
+    pair = await pair_of(serve, boxes, policy={"seed_streams": True})
+    first, second = await asked_for(pair, **fields)
+    assert isinstance(first, int)
+    assert first == second
+    assert (await asked_for(pair, **fields))[0] != first, "each stream has its own"
+
+
+@pytest.mark.parametrize(
+    ("policy", "fields", "seed"),
+    [
+        ({}, {}, None),
+        ({"seed_streams": True}, {"seed": 7}, 7),
+        ({"seed_streams": True}, {"temperature": 0}, None),
+    ],
+)
+async def test_no_seed_is_given_that_was_not_wanted_or_not_needed(
+    serve: ServePlane, boxes: list[Simulator], policy: dict[str, Any], fields: dict[str, Any], seed: int | None
+) -> None:
+    pair = await pair_of(serve, boxes, policy=policy)
+    assert await asked_for(pair, **fields) == [seed, seed]

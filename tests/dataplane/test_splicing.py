@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.dataplane.resumption import Refused, Resumption, limited, resumption, way_on
 from gateway.dataplane.said import TEXTS, Said, Spoken, ToolCall
 from gateway.dataplane.splice import Splice, begun_anew
-from gateway.errors import ProtocolError
+from gateway.errors import OtherAnswer
 
 CHAT: dict[str, Any] = {"model": "acme_v3", "messages": [{"role": "user", "content": "hello"}], "stream": True}
 PROMPT: dict[str, Any] = {"model": "acme_v3", "prompt": "once", "stream": True}
@@ -23,6 +23,10 @@ texts = st.lists(st.text(alphabet="ab \n\tü{", min_size=1, max_size=4), min_siz
 def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
     return json.dumps({"id": "second", "created": 2, "model": "m", "choices": [choice], **more}).encode()
+
+
+def usage_event(**usage: int) -> bytes:
+    return json.dumps({"id": "second", "created": 2, "model": "m", "choices": [], "usage": usage}).encode()
 
 
 def told(pieces: list[str]) -> Said:
@@ -120,7 +124,7 @@ def test_what_differs_from_what_was_said_is_never_told(before: str, other: str, 
         for event in call(pieces_of(other, data), "second-call"):
             splice.frame(event)
         splice.frame(chunk({}, "tool_calls"))
-    except ProtocolError:
+    except OtherAnswer:
         assert not other.startswith(before)
     else:
         assert other.startswith(before)
@@ -130,14 +134,14 @@ def test_what_differs_from_what_was_said_is_never_told(before: str, other: str, 
 def test_another_tool_is_not_taken_for_the_one_that_was_begun() -> None:
     said = told_events(*call(["{"], "first-call"))
     splice = Splice(found(said, {**CHAT, "tools": [{}]}), said, said.spoken(), said_tokens=0, spent=False)
-    with pytest.raises(ProtocolError, match="another tool"):
+    with pytest.raises(OtherAnswer, match="another tool"):
         splice.frame(call(["{"], "second-call", name="delete")[0])
 
 
 def test_prose_in_the_place_of_a_tool_call_is_never_told() -> None:
     said = told_events(*call(['{"a"'], "first-call"))
     splice = Splice(found(said, {**CHAT, "tools": [{}]}), said, said.spoken(), said_tokens=0, spent=False)
-    with pytest.raises(ProtocolError):
+    with pytest.raises(OtherAnswer):
         splice.frame(chunk({"content": "I cannot"}))
 
 
@@ -160,12 +164,23 @@ def test_reasoning_is_said_again_and_only_what_is_new_is_told() -> None:
         ({**CHAT, "response_format": {"type": "json_object"}}, "chat", {"content": "{"}, "repeated"),
         ({**CHAT, "response_format": {"type": "text"}}, "chat", {"content": "a"}, "continued"),
         ({**CHAT, "structured_outputs": {"regex": "a+"}}, "chat", {"content": "a"}, "repeated"),
-        ({**CHAT, "logprobs": True}, "chat", {"content": "a"}, "continued"),
+        ({**CHAT, "logprobs": True}, "chat", {"content": "a"}, "repeated"),
+        ({**CHAT, "logprobs": False}, "chat", {"content": "a"}, "continued"),
+        ({**CHAT, "return_token_ids": True}, "chat", {"content": "a"}, "repeated"),
+        ({**CHAT, "include_reasoning": False}, "chat", {"content": "a"}, "repeated"),
+        ({**CHAT, "include_reasoning": True}, "chat", {"content": "a"}, "continued"),
+        ({**CHAT, "add_generation_prompt": False}, "chat", {"content": "a"}, "repeated"),
+        ({**CHAT, "truncate_prompt_tokens": 100}, "chat", {"content": "a"}, "repeated"),
+        ({**CHAT, "stop": ["END"], "include_stop_str_in_output": True}, "chat", {"content": "a EN"}, "repeated"),
+        ({**CHAT, "stop": "END", "include_stop_str_in_output": True}, "chat", {"content": "a E"}, "repeated"),
+        ({**CHAT, "stop": ["END"], "include_stop_str_in_output": True}, "chat", {"content": "a EN "}, "continued"),
+        ({**CHAT, "stop": ["END"]}, "chat", {"content": "a EN"}, "continued"),
         (CHAT, "chat", {"content": "a", "reasoning": "b"}, "repeated"),
         (PROMPT, "completions", {"content": "text"}, "continued"),
         ({**PROMPT, "prompt": ["once"]}, "completions", {"content": "text"}, "continued"),
         ({**PROMPT, "prompt": [1, 2, 3]}, "completions", {"content": "text"}, "repeated"),
         ({**PROMPT, "logprobs": 2}, "completions", {"content": "text"}, "repeated"),
+        ({**PROMPT, "logprobs": 0}, "completions", {"content": "text"}, "repeated"),
     ],
 )
 def test_how_it_is_asked_for_again(fields: dict[str, Any], endpoint: Any, spoken: dict[str, str], way: str) -> None:
@@ -199,6 +214,54 @@ def test_a_message_that_the_client_had_begun_is_gone_on_with() -> None:
     assert messages[1]["content"] == "so", "the client's own request is as it was"
 
 
+ENDS_SO = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "so"}]
+
+
+@pytest.mark.parametrize("seam", [{"continue_final_message": True, "add_generation_prompt": False}, {}])
+def test_what_a_box_echoes_is_asked_for_once(seam: dict[str, Any]) -> None:
+    fields = {**CHAT, "messages": ENDS_SO, "echo": True, **seam}
+    got = found(told(["so", " far", " so"]), fields)
+    assert (got.way, got.echoed, got.fields["echo"]) == ("continued", "so", False)
+    behind = [ENDS_SO[0], {"role": "assistant", "content": "so far so"}] if seam else [*ENDS_SO, None]
+    if not seam:
+        behind[-1] = {"role": "assistant", "content": " far so"}
+    assert got.fields["messages"] == behind
+    # While nothing but the echo has come, all is said once more.
+    assert found(told(["so"]), fields).way == "repeated"
+    assert found(told(["so", " "]), fields).way == "repeated"
+    assert found(told(["s"]), fields).way == "repeated"
+
+
+@pytest.mark.parametrize("content", [[{"type": "text", "text": "so"}], None])
+def test_an_echo_of_parts_is_said_again(content: Any) -> None:
+    fields = {**CHAT, "messages": [ENDS_SO[0], {"role": "assistant", "content": content}], "echo": True}
+    assert found(told(["so"]), fields).way == ("repeated" if content else "continued")
+
+
+def test_where_nothing_is_echoed_an_answer_goes_on_as_ever() -> None:
+    got = found(told(["so"]), {**CHAT, "echo": True})
+    assert (got.way, got.echoed) == ("continued", "")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "fields", "left"),
+    [
+        ("completions", {}, 10),
+        ("completions", {"max_tokens": None}, 10),
+        ("completions", {"max_tokens": 40}, 34),
+        ("completions", {"max_tokens": "40"}, 34),
+        ("chat", {}, None),
+        ("chat", {"max_tokens": 40.0}, 34),
+    ],
+)
+def test_what_is_left_of_the_limit_that_the_engine_takes_for_given(
+    endpoint: Any, fields: dict[str, Any], left: int | None
+) -> None:
+    whole = {**(CHAT if endpoint == "chat" else PROMPT), **fields}
+    asked, spent = limited(found(told(["a"]), whole, endpoint), 6)
+    assert (asked.get("max_tokens"), spent) == (left, False)
+
+
 @given(st.integers(1, 50), st.integers(0, 60))
 def test_a_limit_keeps_what_is_left_and_one_token_to_hear_how_the_answer_ends(limit: int, said_tokens: int) -> None:
     got = resumption("chat", {**CHAT, "max_tokens": limit, "min_tokens": 5}, 1, Spoken({"content": "a"}))
@@ -216,7 +279,7 @@ def test_with_no_token_left_only_the_end_is_told() -> None:
     last = splice.frame(chunk({"content": "d"}, "length"))
     assert last is not None
     assert json.loads(last)["choices"][0] == {"index": 0, "delta": {"content": ""}, "finish_reason": "length"}
-    usage = splice.frame(chunk({}, usage={"prompt_tokens": 12, "completion_tokens": 1, "total_tokens": 13}))
+    usage = splice.frame(usage_event(prompt_tokens=12, completion_tokens=1, total_tokens=13))
     assert usage is not None
     assert json.loads(usage)["usage"] == {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
 
@@ -264,3 +327,67 @@ def test_an_answer_begun_anew_that_says_nothing_ends_all_the_same() -> None:
     _, splice = begun_anew(told([" "]))
     assert splice.frame(chunk({"content": " "})) is None
     assert text_of([splice.frame(chunk({}, "stop"))]) == ""
+
+
+def test_a_usage_that_comes_with_what_is_left_out_is_left_out() -> None:
+    said = told(["a"])
+    splice = Splice(found(said), said, said.spoken(), said_tokens=1, spent=False)
+    so_far = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
+    assert splice.frame(chunk({"role": "assistant", "content": ""}, usage=so_far)) is None
+    kept = splice.frame(chunk({"content": "b"}, usage=so_far))
+    assert kept is not None
+    assert json.loads(kept)["usage"] == {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6}
+
+
+def test_of_an_event_that_is_objected_to_nothing_was_said() -> None:
+    said = told_events(*call(["{"], "first-call"))
+    splice = Splice(found(said, {**CHAT, "tools": [{}]}), said, said.spoken(), said_tokens=0, spent=False)
+    with pytest.raises(OtherAnswer):
+        splice.frame(chunk({"content": "so", "tool_calls": [{"index": 0, "function": {"name": "delete"}}]}))
+    assert said.text == ""
+
+
+@pytest.mark.parametrize("second", ["stop", "length"])
+def test_with_no_token_left_an_answer_ends_by_its_limit(second: str) -> None:
+    said = told(["a", "b"])
+    splice = Splice(found(said), said, said.spoken(), said_tokens=2, spent=True)
+    last = splice.frame(chunk({"content": ""}, second))
+    assert last is not None
+    assert json.loads(last)["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "completion"), [("stop", "stop", 3), ("stop", "length", 2), ("length", "stop", 2)]
+)
+def test_an_answer_that_had_ended_ends_as_it_had_and_has_its_usage(first: str, second: str, completion: int) -> None:
+    said = told(["a", "b"])
+    got = found(said, {**CHAT, "max_completion_tokens": 40, "min_tokens": 3})
+    fields, spent = limited(got, 2, ended=True)
+    assert spent
+    assert (fields["max_tokens"], "max_completion_tokens" in fields, "min_tokens" in fields) == (1, False, False)
+    splice = Splice(got, said, said.spoken(), said_tokens=2, spent=True, ended=first)
+    last = splice.frame(chunk({"content": "c"}, second))
+    assert last is not None
+    assert json.loads(last)["choices"] == [{"index": 0, "delta": {"content": ""}, "finish_reason": first}]
+    usage = splice.frame(usage_event(prompt_tokens=12, completion_tokens=1, total_tokens=13))
+    assert usage is not None
+    # Where both ended by themselves, the token that ended it counts, as it does with the engine.
+    took = {"prompt_tokens": 10, "completion_tokens": completion, "total_tokens": 10 + completion}
+    assert json.loads(usage)["usage"] == took
+
+
+def test_a_call_that_had_ended_has_its_usage_only_of_the_same_call() -> None:
+    events = call(["{}"], "first-call")
+    for other, same in ((["{}"], True), (["{}", " "], False)):
+        said = told_events(*events)
+        got = found(said, {**CHAT, "tools": [{}]})
+        splice = Splice(got, said, said.spoken(), said_tokens=0, spent=False, ended="tool_calls")
+        frames = [splice.frame(event) for event in call(other[:1], "second-call")]
+        assert frames == [None, None]
+        if same:
+            last = splice.frame(chunk({}, "stop"))
+            assert last is not None
+            assert json.loads(last)["choices"][0]["finish_reason"] == "tool_calls"
+        else:
+            with pytest.raises(OtherAnswer, match="had ended"):
+                splice.frame(chunk({"tool_calls": [{"index": 0, "function": {"arguments": other[1]}}]}))

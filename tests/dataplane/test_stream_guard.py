@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.dataplane.said import Said
 from gateway.dataplane.stream_guard import DONE, StreamGuard
 from gateway.errors import Aborted, ConnectionLost, ErrorFrame, ProtocolError, TooLarge
 
@@ -206,3 +207,46 @@ def test_a_reshaped_stream_may_drop_and_change_events() -> None:
     guard = StreamGuard(reshape=lambda data: None if b"usage" in data else data.replace(b"hello", b"HELLO"))
     out = guard.feed(WHOLE)
     assert out == (ROLE + HELLO.replace(b"hello", b"HELLO") + FINISH + DONE)
+
+
+LAST = event(delta={"content": "!"}, finish_reason="length")
+
+
+@given(st.lists(st.integers(0, len(WHOLE)), max_size=12))
+def test_a_stream_that_owes_its_usage_leaves_unchanged(cuts: list[int]) -> None:
+    edges = [0, *sorted(cuts), len(WHOLE)]
+    guard, out = fed(*[WHOLE[a:b] for a, b in pairwise(edges)], owes_usage=True)
+    assert (out, guard.complete, guard.finished) == (WHOLE, True, True)
+
+
+@pytest.mark.parametrize(("finish", "ended", "text"), [(FINISH, "stop", "hello"), (LAST, None, "hello")])
+def test_a_finish_waits_for_the_usage_that_is_owed(finish: bytes, ended: str | None, text: str) -> None:
+    said = Said()
+    guard, out = fed(ROLE + HELLO + finish, owes_usage=True, said=said)  # type: ignore[arg-type]
+    assert (out, guard.finished, guard.ended) == (ROLE + HELLO, False, ended)
+    # What leaves with the finish was not said: who goes on says it.
+    assert said.text == text
+    assert guard.lost(ConnectionLost("gone")) == b""
+    assert isinstance(guard.error, ConnectionLost)
+    # And where nobody does, it is there.
+    assert guard.without_usage() == finish + DONE
+    assert guard.complete
+    assert guard.error is None
+
+
+def test_a_stream_that_owes_its_usage_may_end_without_one() -> None:
+    guard, out = fed(ROLE + HELLO + FINISH + DONE, owes_usage=True)
+    assert (out, guard.complete) == (ROLE + HELLO + FINISH + DONE, True)
+
+
+def test_a_stream_that_broke_before_its_finish_stays_broken() -> None:
+    guard, _ = fed(ROLE + HELLO, owes_usage=True)
+    guard.eof()
+    assert guard.without_usage() == b""
+    assert guard.error is not None
+
+
+def test_content_behind_a_finish_that_is_held_back_is_an_error_all_the_same() -> None:
+    guard, out = fed(ROLE + HELLO + FINISH + HELLO, owes_usage=True)
+    assert (out, guard.without_usage(), guard.finished) == (ROLE + HELLO, b"", True)
+    assert isinstance(guard.error, ProtocolError)

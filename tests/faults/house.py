@@ -135,6 +135,13 @@ class House:
         recording = await client.chat(adapter, text=question, stream=stream, **fields)
         return Asked(customer, adapter, stream, question, recording)
 
+    async def complete(self, customer: Customer, adapter: str, **fields: Any) -> Asked:
+        """A stream of `/v1/completions`."""
+        question = f"question {next(self._numbers)} of {customer.name}"
+        client = RawClient(self.gateway.url, key=customer.key)
+        body = {"model": adapter, "prompt": question, "stream": True, **fields}
+        return Asked(customer, adapter, True, question, await client.ask("/v1/completions", body))
+
     async def crowd(self, *, customers: Iterable[Customer] = CROWD, times: int = 1, **fields: Any) -> list[Asked]:
         """Every customer asks for each of its adapters at the same time, plain and as a stream."""
         return list(

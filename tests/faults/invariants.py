@@ -41,7 +41,8 @@ class Weather:
     ``boxes``: those that fail; ``adapters``: only for these, if any are named. ``provider``: whether it fails too.
     ``reasons``: what a degraded answer may give as its reason. ``breaks_streams``: whether the fault comes after the
     first content, so that a stream may end in an error event. ``blind``: targets whose journal says nothing of when
-    they were left, as their process stood still.
+    they were left, as their process stood still. ``static_suits``: whether fixed text may be the answer, which it may
+    not where a tool is to be called.
     """
 
     boxes: frozenset[str] = frozenset()
@@ -50,6 +51,7 @@ class Weather:
     reasons: frozenset[str] = frozenset()
     breaks_streams: bool = False
     blind: frozenset[str] = frozenset()
+    static_suits: bool = True
     all_boxes: frozenset[str] = frozenset({"box-a", "box-b"})
 
     def own_is_healthy(self, asked: Asked) -> bool:
@@ -64,7 +66,7 @@ class Weather:
             self.own_is_healthy(asked)
             or ("base" in steps and base_is_healthy)
             or ("provider" in steps and not self.provider)
-            or "static" in steps
+            or ("static" in steps and self.static_suits)
         )
 
 
@@ -112,7 +114,9 @@ def _wholeness(asked: Asked, weather: Weather) -> Iterator[str]:
         yield f"I2: a stream that nothing broke ended in an error: {seen.error}"
     kind, _, name = asked.served_by.partition(":")
     wanted = {"box": asked.adapter, "base": BASE, "provider": "generic"}.get(kind)
-    if wanted is not None and seen.answered_by != wanted:
+    # A stream that broke behind the name of a tool has no words yet.
+    begun = seen.error is None or seen.answered_by is not None
+    if wanted is not None and begun and seen.answered_by != wanted:
         yield f"the words are {seen.answered_by}'s"
     if kind not in ("box", "base", "provider", "static") or (kind == "provider" and name != PROVIDER):
         yield f"served by {asked.served_by!r}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from gateway.dataplane.relay import GOES_ON
 from tests.faults.cast import CROWD
 from tests.faults.history import Asked
 from tests.faults.house import TOKENS, House
@@ -15,53 +17,110 @@ SEED: Final = 20261126
 STREAMS: Final = 2000
 AT_ONCE: Final = 16
 BATCH: Final = 100
-BREAKS: Final = (
-    "reset_mid_stream",
-    "truncate",
-    "done_without_finish",
-    "error_frame_mid",
-    "abort",
-    "malformed_frame",
-)
+BREAKS: Final = {
+    "reset_mid_stream": 16,
+    "truncate": 16,
+    "done_without_finish": 16,
+    "error_frame_mid": 16,
+    "abort": 16,
+    "malformed_frame": 16,
+    # Each of these takes a second of its own.
+    "stall": 2,
+}
+"""And how often each is drawn, in a hundred or so."""
+LIMIT: Final = 9
+"""Tokens of a completion that says how many."""
+OTHERWISE: Final = ("prose", "tool", "longer", "shorter")
 TOOL: Final = {"type": "function", "function": {"name": "lookup", "parameters": {"type": "object"}}}
 
 
-async def streams(house: House, count: int, boxes: tuple[str, ...], *, seed: int, tools: float = 0.0) -> list[Asked]:
-    """So many, a few at a time, every one of which meets a fault at these boxes. A share of ``tools`` calls a tool."""
+@dataclass(frozen=True)
+class Broken:
+    """One stream that met a fault. ``kind``: what was asked for; ``otherwise``: how the other box's answer differs."""
+
+    asked: Asked
+    kind: str
+    otherwise: str | None
+
+    @property
+    def resumed(self) -> bool:
+        """Whether its box was lost behind its first content."""
+        return GOES_ON in self.asked.recording.body
+
+    @property
+    def by_box(self) -> bool:
+        """Whether an own adapter began it."""
+        return self.asked.served_by.startswith("box:")
+
+
+async def streams(
+    house: House,
+    count: int,
+    boxes: tuple[str, ...],
+    *,
+    seed: int,
+    tools: float = 0.0,
+    completions: float = 0.0,
+    others: str | None = None,
+) -> list[Broken]:
+    """So many, a few at a time, every one of which meets a fault at these boxes. A share of ``tools`` calls a tool, one
+    of ``completions`` is none of a chat. The box ``others`` says something else than what is due."""
     chance = random.Random(seed)
     pairs = [(customer, adapter) for customer in CROWD for adapter in customer.adapters]
-    asked: list[Asked] = []
+    asked: list[Broken] = []
     for first in range(0, count, BATCH):
         numbers = range(first, min(first + BATCH, count))
+        (*kinds,) = chance.choices(
+            ("chat", "tools", "completions"), (1 - tools - completions, tools, completions), k=len(numbers)
+        )
+        drawn = chance.choices(list(BREAKS), list(BREAKS.values()), k=len(numbers))
         rules = [
-            {
-                "fault": chance.choice(BREAKS),
-                "after_chunks": chance.randrange(1, TOKENS),
-                "contains": f'"{seed}-{number}"',
-            }
-            for number in numbers
+            {"fault": fault, "after_chunks": chance.randrange(1, TOKENS), "contains": f'"{seed}-{number}"'}
+            for fault, number in zip(drawn, numbers, strict=True)
         ]
-        calls = {number for number in numbers if chance.random() < tools}
+        otherwise = [None if others is None else OTHERWISE[number % len(OTHERWISE)] for number in numbers]
         for name in boxes:
             house.boxes[name].admin.faults(*rules)
+        if others is not None:
+            house.boxes[others].admin.faults(
+                *(
+                    {"fault": "other_words", "how": how, "contains": f'"{seed}-{number}"'}
+                    for how, number in zip(otherwise, numbers, strict=True)
+                )
+            )
         waiting = asyncio.Semaphore(AT_ONCE)
 
-        async def ask(number: int, waiting: asyncio.Semaphore = waiting, calls: set[int] = calls) -> Asked:
+        async def ask(number: int, kind: str, how: str | None, waiting: asyncio.Semaphore = waiting) -> Broken:
             customer, adapter = pairs[number % len(pairs)]
-            fields: dict[str, Any] = {"tools": [TOOL]} if number in calls else {}
+            fields: dict[str, Any] = {"user": f"{seed}-{number}"}
+            if number % 3 == 0:
+                fields["stream_options"] = {"include_usage": True}
             async with waiting:
-                return await house.ask(customer, adapter, user=f"{seed}-{number}", **fields)
+                if kind == "completions":
+                    limit = {"max_tokens": LIMIT} if number % 2 else {}
+                    return Broken(await house.complete(customer, adapter, **fields, **limit), kind, how)
+                tool = {"tools": [TOOL]} if kind == "tools" else {}
+                return Broken(await house.ask(customer, adapter, **fields, **tool), kind, how)
 
-        asked += await asyncio.gather(*(ask(number) for number in numbers))
-        for name in boxes:
+        asked += await asyncio.gather(*map(ask, numbers, kinds, otherwise))
+        for name in house.boxes:
             house.boxes[name].admin.heal()
     return asked
 
 
 async def test_with_one_of_two_boxes_breaking_them_no_stream_shows_it(house: House) -> None:
-    asked = await streams(house, STREAMS, ("box-b",), seed=SEED, tools=0.3)
+    found = await streams(house, STREAMS, ("box-b",), seed=SEED, tools=0.3, completions=0.2)
+    asked = [one.asked for one in found]
     await house.judge(asked, Weather(boxes=frozenset({"box-b"})))
     assert [str(one) for one in asked if one.seen.error is not None or not one.seen.whole] == []
+    for one in found:
+        choice = one.asked.seen.choices[0]
+        if choice.finishes == ["length"]:
+            assert one.kind == "completions"
+            assert len(choice.text.split()) == LIMIT, one.asked
+        assert choice.names == ({0: "lookup"} if one.kind == "tools" else {}), one.asked
+    for kind in ("chat", "tools", "completions"):
+        assert sum(one.resumed for one in found if one.kind == kind) > STREAMS / 200, f"too few of {kind} went on"
     resumed = sum(
         float(line.rpartition(" ")[2])
         for line in house.gateway.metrics().splitlines()
@@ -70,9 +129,35 @@ async def test_with_one_of_two_boxes_breaking_them_no_stream_shows_it(house: Hou
     assert resumed > STREAMS / 40, "so few went on elsewhere that this shows nothing"
 
 
+async def test_where_the_other_box_says_something_else_no_two_answers_are_put_together(house: House) -> None:
+    found = await streams(house, 4 * BATCH, ("box-b",), seed=SEED + 2, tools=1.0, others="box-a")
+    await house.judge([one.asked for one in found], Weather(boxes=frozenset({"box-b"}), breaks_streams=True))
+    resumed = [one for one in found if one.resumed]
+    for one in resumed:
+        choice = one.asked.seen.choices[0]
+        # A call was told by its name: no other answer than one of the same tool goes on with it.
+        assert choice.names == {0: "lookup"}, one.asked
+        if one.asked.seen.error is None:
+            assert one.otherwise in ("longer", "shorter"), one.asked
+    failed = [one.otherwise for one in resumed if one.asked.seen.error is not None]
+    assert set(failed) >= {"prose", "tool"}
+    assert any(one.asked.seen.error is None for one in resumed)
+
+
 async def test_with_both_boxes_breaking_them_streams_end_with_an_error_and_nothing_is_made_up(house: House) -> None:
-    asked = await streams(house, BATCH, ("box-a", "box-b"), seed=SEED + 1)
-    reasons = frozenset({"backend_down", "circuit_open"})
+    found = await streams(house, 4 * BATCH, ("box-a", "box-b"), seed=SEED + 1, tools=0.4, completions=0.2)
+    # A box whose streams stall is slow, too.
+    reasons = frozenset({"backend_down", "circuit_open", "backend_saturated", "ttft_budget"})
     weather = Weather(boxes=frozenset({"box-a", "box-b"}), breaks_streams=True, reasons=reasons)
-    await house.judge(asked, weather)
-    assert any(one.seen.error is not None for one in asked)
+    await house.judge([one.asked for one in found if one.kind != "tools"], weather)
+    await house.judge([one.asked for one in found if one.kind == "tools"], replace(weather, static_suits=False))
+    own = [one for one in found if one.by_box]
+    assert len(own) > BATCH
+    for one in own:
+        seen = one.asked.seen
+        # All that a call has is said again, and breaks at the same place: none is whole. Of a text, the rest may be so
+        # short that it has ended before that, or its limit so low; the judge has seen to it that it is all there.
+        short = one.resumed or seen.choices[0].finishes == ["length"]
+        assert seen.error is not None or (one.kind != "tools" and short), one.asked
+    for kind in ("chat", "tools", "completions"):
+        assert any(one.asked.seen.error is not None for one in own if one.kind == kind)

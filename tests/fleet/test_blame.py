@@ -14,6 +14,7 @@ from gateway.errors import (
     InternalFault,
     NameNotResolved,
     NotAdmitted,
+    OtherAnswer,
     PoolExhausted,
     ProtocolError,
     ServerGone,
@@ -68,6 +69,7 @@ CASES: list[tuple[UpstreamError, Blame]] = [
     (TLSError("expired"), Blame.BOX_REFUSES),
     (PoolExhausted("our limit"), Blame.NOBODY),
     (NotAdmitted("trial"), Blame.NOBODY),
+    (OtherAnswer("another call"), Blame.NOBODY),
     (InternalFault("a defect"), Blame.NOBODY),
     (ShuttingDown("ending"), Blame.NOBODY),
 ]

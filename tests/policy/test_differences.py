@@ -45,6 +45,7 @@ RULES = optional(
     deadline=st.sampled_from(["60s", "1m", "20s"]),
     plain_budget=st.sampled_from(["30s", "10s"]),
     on_broken_stream=st.sampled_from(["resume", "restart", "error"]),
+    seed_streams=st.booleans(),
     priority=st.sampled_from(["standard", "low"]),
     limits=optional(requests_per_minute=st.sampled_from([1, 2]), concurrency=st.sampled_from([1, 2])),
     hosted=optional(allowed=MAYBE, usd_per_day=st.sampled_from([1.0, 2.0])),

@@ -101,6 +101,19 @@ async def test_a_named_tool_finishes_with_stop_and_no_choice_means_no_call(clien
     assert seen.text == WHOLE
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_last_message_of_the_assistant_s_is_echoed_before_the_answer(client: RawClient, stream: bool) -> None:
+    check = check_stream if stream else check_plain
+    begun = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "acme: 0"}]
+    seam = {"continue_final_message": True, "add_generation_prompt": False}
+    seen = check(await client.chat("acme", messages=begun, echo=True, stream=stream, **seam))
+    assert (seen.text, seen.violations) == (WHOLE, [])
+    assert check(await client.chat("acme", messages=begun, stream=stream, **seam)).text == WHOLE.removeprefix("acme: 0")
+    assert check(await client.chat("acme", messages=begun[:1], echo=True, stream=stream)).text == WHOLE
+    both = check(await client.chat("acme", messages=begun, echo=True, stream=stream), text="acme: 0" + WHOLE)
+    assert both.text == "acme: 0" + WHOLE
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 @pytest.mark.parametrize("limit", [1, 2, 5, 16, 17, None])
 @pytest.mark.parametrize("choices", [1, 3])

@@ -138,8 +138,9 @@ def test_a_static_answer_is_held_against_its_text() -> None:
     assert check_stream(recorded(body), text="Busy!").codes == ["text"]
 
 
-def tool_call(arguments: list[str], finish: str) -> bytes:
-    pieces = [event(choice(tool_calls=[{"index": 0, "function": {"arguments": piece}}])) for piece in arguments]
+def tool_call(arguments: list[str], finish: str, *names: str) -> bytes:
+    told = [{"name": name} for name in names or ("lookup",)] + [{"arguments": piece} for piece in arguments]
+    pieces = [event(choice(tool_calls=[{"index": 0, "function": function}])) for function in told]
     return b"".join([event(choice(role="assistant", content="")), *pieces, event(choice(finish=finish)), DONE])
 
 
@@ -153,6 +154,10 @@ def test_arguments_are_held_to_the_same() -> None:
     assert check_stream(recorded(tool_call([pieces[0], *pieces[2:]], "tool_calls"))).codes == ["gap"]
     assert check_stream(recorded(tool_call([*pieces[:2], *pieces[1:]], "tool_calls"))).codes == ["repeat"]
     assert check_stream(recorded(tool_call([pieces[0], pieces[2]], "length"))).codes == ["gap"]
+    assert check_stream(recorded(tool_call(pieces, "tool_calls", "lookup", "_2"))).codes == ["named_twice"]
+    assert check_stream(recorded(tool_call(pieces, "tool_calls", ""))).codes == ["nameless"]
+    prose = tool_call(pieces, "tool_calls").replace(b'"content": ""', b'"content": "Sorry"')
+    assert check_stream(recorded(prose)).codes == ["prose_and_call"]
 
 
 def plain(text: str, finish: str | None = "stop", **fields: Any) -> Recording:

@@ -50,6 +50,7 @@ STREAM: dict[str, list[str]] = {
     "abort": ["finish"],
     "done_without_finish": ["no_finish"],
     "wrong_content_length": ["cut"],
+    "other_words": [],
 }
 """What the checker has to say of a stream with each fault."""
 
@@ -75,6 +76,7 @@ PLAIN: dict[str, list[str]] = {
     "abort": ["finish"],
     "done_without_finish": ["frame"],
     "wrong_content_length": ["cut"],
+    "other_words": [],
 }
 
 
@@ -307,3 +309,15 @@ async def test_a_request_can_kill_the_process(processes: Processes, chunks: int)
     assert killed.end in ("reset", "truncated")
     assert killed.body.count(b"data: ") == chunks
     assert await box.ended() == -9
+
+
+@pytest.mark.parametrize(("how", "named"), [("prose", None), ("tool", "look_up_2"), ("longer", "look_up")])
+async def test_other_words_are_a_whole_answer(box: Simulator, how: str, named: str | None) -> None:
+    tools = [{"type": "function", "function": {"name": "look_up"}}]
+    due = check_stream(await ask(box, tools=tools))
+    box.admin.fault("other_words", how=how)
+    seen = check_stream(await ask(box, tools=tools))
+    box.admin.heal()
+    assert seen.whole, seen.violations
+    assert (seen.choices[0].names.get(0), due.choices[0].names[0]) == (named, "look_up")
+    assert (seen.choices[0].calls == due.choices[0].calls) == (how == "tool")

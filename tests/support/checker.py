@@ -29,6 +29,8 @@ class Choice:
     roles: int = 0
     finishes: list[str] = field(default_factory=list)
     calls: dict[int, str] = field(default_factory=lambda: defaultdict(str))
+    names: dict[int, str] = field(default_factory=dict)
+    """Of the tools that are called."""
 
 
 @dataclass(slots=True)
@@ -123,6 +125,7 @@ def check_plain(recording: Recording, *, text: str | None = None, choices: int =
         choice.text = message.get("content") or ""
         for index, call in enumerate(message.get("tool_calls") or ()):
             choice.calls[index] = call["function"]["arguments"]
+            choice.names[index] = call["function"]["name"]
         choice.finishes.append(given.get("finish_reason"))
     seen.done = True
     _ending(seen, choices)
@@ -229,7 +232,12 @@ def _delta(seen: Seen, given: dict[str, Any]) -> None:
             seen.wrong("role_late", given["index"])
     choice.text += said
     for call in calls:
-        choice.calls[call.get("index", 0)] += (call.get("function") or {}).get("arguments") or ""
+        index, function = call.get("index", 0), call.get("function") or {}
+        choice.calls[index] += function.get("arguments") or ""
+        if name := function.get("name"):
+            if index in choice.names:
+                seen.wrong("named_twice", f"{choice.names[index]!r}, {name!r}")
+            choice.names[index] = name
     if given.get("finish_reason") is not None:
         choice.finishes.append(given["finish_reason"])
 
@@ -271,6 +279,10 @@ def _numbers(seen: Seen, index: int, choice: Choice, text: str | None) -> None:
     for arguments in choice.calls.values():
         _arguments(seen, index, arguments, finish)
     if choice.calls:
+        if choice.text.strip():
+            seen.wrong("prose_and_call", f"choice {index}: {choice.text!r}")
+        if choice.calls.keys() != choice.names.keys():
+            seen.wrong("nameless", f"choice {index}: {choice.names}")
         return
     if text is not None:
         if choice.text != text if finish else not text.startswith(choice.text):
