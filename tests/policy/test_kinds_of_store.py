@@ -60,7 +60,7 @@ async def use_all_of_it(store: PolicyStore, folder: Folder) -> None:
             while await anext(heads) != after:
                 pass
     assert [one.id for one in await store.beat("one", Standing(name="host:1", pid=1))] == ["one"]
-    await store.leave("one")
+    await store.forget("one")
 
 
 async def test_a_user_with_no_more_than_the_documented_permissions_can_do_it_all(
