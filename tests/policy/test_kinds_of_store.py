@@ -277,6 +277,14 @@ async def test_in_a_cluster_our_slot_is_found_and_followed_when_it_moves(
     assert [await node.ask("ACL", "LOG") for node in (cluster.second,)] == [[]]
 
 
+async def answers(store: PolicyStore) -> bool:
+    try:
+        await store.head()
+    except StoreUnreachable:
+        return False
+    return True
+
+
 async def applies(store: PolicyStore, folder: Folder) -> bool:
     """A command that meets the move is refused, as one that meets a fail-over is; the next one is not."""
     try:
@@ -376,6 +384,8 @@ async def test_a_sentinel_over_tls_names_primaries_over_tls(
         return str(ports[1]) in found and "master-link-status': 'ok'" in found
 
     async with opened(f"{url}&ssl_ca_certs={trusted}") as store:
+        # A sentinel is given half a second to answer, which its first handshake on a loaded machine may take.
+        await until(lambda: answers(store))
         await use_all_of_it(store, folder)
         follower = await follow(redis_url=f"{url}&ssl_ca_certs={trusted}")
         assert (version(follower), follower.source) == (2, "store")
