@@ -142,6 +142,7 @@ TABLE: dict[type[BaseModel], tuple[str, tuple[str | int, ...], dict[str, Row]]] 
         "deadline": (LEFT_OUT, "2m", "deadline is 2m (before: 1m)"),
         "stall_timeout": (LEFT_OUT, "5s", "stall_timeout is 5s (before: 10s)"),
         "on_broken_stream": (LEFT_OUT, "error", "on_broken_stream is error (before: resume)"),
+        "seed_streams": (LEFT_OUT, True, "seed_streams is true (before: false)"),
         "priority": ("low", "high", "priority is high (before: low)"),
     }),
     Limits: (ACME_SAYS, ("limits",), {
