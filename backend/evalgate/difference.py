@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from backend.evalgate.case import Case
-from backend.evalgate.normal_form import Number, parse
+from backend.evalgate.normal_form import KeyGivenTwice, Number, parse
 from backend.evalgate.said import Said
 from backend.evalgate.verdict import arguments
 
@@ -67,12 +67,11 @@ def _between(place: str, expected: Any, found: Any) -> Iterator[str]:
 def _why(text: str) -> str:
     """Where it is not to be seen at a glance."""
     try:
-        json.loads(text)
         parse(text)
-    except json.JSONDecodeError:
-        return ""
-    except ValueError as error:
+    except KeyGivenTwice as error:
         return f" ({error})"
+    except ValueError:
+        return ""
     return ""
 
 

@@ -35,6 +35,10 @@ class Number:
         return f"{value:f}" if -20 < self.exponent < 20 else str(value)
 
 
+class KeyGivenTwice(ValueError):
+    """What the JSON of an object says is not certain, though every parser reads it."""
+
+
 def parse(text: str) -> Any:
     """JSON with numbers as :class:`Number`. Raises ValueError for what is none, as ``NaN`` and keys given twice are."""
     try:
@@ -155,7 +159,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {json.dumps(twice, ensure_ascii=False)[:80]} stands twice in one object")
+        raise KeyGivenTwice(f"the key {json.dumps(twice, ensure_ascii=False)[:80]} stands twice in one object")
     return found
 
 

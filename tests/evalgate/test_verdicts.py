@@ -78,6 +78,11 @@ def test_no_arguments_are_right_for_none_only_as_an_empty_object() -> None:
     assert differences(call, called(("get_stock", ""))) == ["arguments are no JSON object: (empty)"]
 
 
+def test_arguments_that_no_parser_gets_through_are_told_of_like_others() -> None:
+    (line,) = differences(CALL, called(("get_weather", "[" * 100_000)))
+    assert line.startswith("arguments are no JSON object: [[[")
+
+
 def test_a_key_that_stands_twice_is_named() -> None:
     assert differences(CALL, called(("get_weather", '{"days": 2, "days": 3}'))) == [
         'arguments are no JSON object (the key "days" stands twice in one object): {"days": 2, "days": 3}'
