@@ -220,7 +220,7 @@ def _traffic(
             raise PlanError(f"the traffic file says {', '.join(sorted(beside))} itself")
         mix, source = read_mix(traffic), f"the traffic file {traffic.name}"
     else:
-        source = "rates as given, the rest built in" if given.keys() - {"seed"} else BUILT_IN
+        source = "rates as given, the rest built in" if given.keys() - {"seed", "duration", "warm_up"} else BUILT_IN
         people = {name: given.pop(name) for name in ("zipf", "adapters") if name in given}
         mix = TrafficMix.model_validate({"duration": "3m", "warm_up": "60s", **people})
     for name in ("duration", "warm_up"):

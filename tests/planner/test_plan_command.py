@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from backend.planner.plots import Axis, Series, plot
-from gateway.cli.plan import _traffic
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = ("--requests-per-minute", "240", "--customers", "12", "--duration", "20s", "--warm-up", "5s", "--jobs", "1")
@@ -68,8 +67,7 @@ def test_what_was_planned_is_said_where_nobody_gave_a_traffic_and_of_each_scenar
     assert (one["requests_per_minute"], one["zipf"], one["given"]["duration"]) == (600, 1.0, "5s")
     assert one["prompt_tokens"] == {"mean": 256.0, "p50": 256, "p90": 256, "max": 256}
     assert twice["requests_per_minute"] == 1200
-    bare = _traffic(None, None, {"seed": None}, None)
-    assert bare.source == "built-in traffic, as neither --traffic nor --trace nor rates were given"
+    assert one["source"] == "built-in traffic, as neither --traffic nor --trace nor rates were given"
 
 
 def test_a_mark_at_the_edge_stands_beside_the_legend_and_not_in_it() -> None:
