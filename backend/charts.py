@@ -113,7 +113,14 @@ def _legend(names: Sequence[str]) -> str:
 
 
 def _even(low: float, high: float) -> list[float]:
-    return [low + (high - low) * n / 4 for n in range(5)] if high > low else [low]
+    """Multiples of 1, 2 or 5 times a power of ten, six at most."""
+    if high <= low:
+        return [low]
+    rough = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(step * power for step in (1, 2, 5, 10) if step * power >= rough * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [step * number for number in range(first, last + 1)]
 
 
 def _decades(low: float, high: float) -> list[float]:

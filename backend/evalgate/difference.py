@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from backend.evalgate.case import Case
-from backend.evalgate.normal_form import Number
+from backend.evalgate.normal_form import KeyGivenTwice, Number, parse
 from backend.evalgate.said import Said
 from backend.evalgate.verdict import arguments
 
@@ -31,7 +31,7 @@ def differences(case: Case, said: Said) -> list[str]:
         lines.append(f"tool: {case.expected.name} expected, {call.name} called")
     found = arguments(call.arguments)
     if found is None:
-        return [*lines, f"arguments are no JSON object: {_cut(call.arguments)}"]
+        return [*lines, f"arguments are no JSON object{_why(call.arguments)}: {_cut(call.arguments) or '(empty)'}"]
     return [*lines, *_between("", case.expected.arguments, found)]
 
 
@@ -62,6 +62,17 @@ def _between(place: str, expected: Any, found: Any) -> Iterator[str]:
             yield from _between(f"{place}[{index}]", *pair)
     else:
         yield f"{place or 'arguments'}: {shown(expected)} expected, {shown(found)} came"
+
+
+def _why(text: str) -> str:
+    """Where it is not to be seen at a glance."""
+    try:
+        parse(text)
+    except KeyGivenTwice as error:
+        return f" ({error})"
+    except ValueError:
+        return ""
+    return ""
 
 
 def _json(value: Any) -> str:

@@ -1,13 +1,17 @@
 """Tool arguments in a form in which two spellings of the same JSON are equal.
 
 Key order and white space do not count, nor do the forms of a number (``1``, ``1.0``, ``1e0``, ``-0``): numbers are
-compared as decimals, exactly, so that ``0.1`` is not ``0.1000000000000000055``. Booleans are no numbers, and ``"1"`` is
-none. Where it is wished, a string is taken in the spelling of the enum that its schema declares there.
+compared as the doubles that readers make of them, so that ``0.1`` is ``0.10000000000000001``, but for integers beyond
+2**53, which may be identifiers and are compared exactly. Booleans are no numbers, and ``"1"`` is none. A key that
+stands twice in an object is an error: which of its values holds, RFC 8259 leaves to the reader. Where it is wished, a
+string is taken in the spelling of the enum that its schema declares there.
 """
 
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -31,10 +35,16 @@ class Number:
         return f"{value:f}" if -20 < self.exponent < 20 else str(value)
 
 
+class KeyGivenTwice(ValueError):
+    """What the JSON of an object says is not certain, though every parser reads it."""
+
+
 def parse(text: str) -> Any:
-    """JSON with exact numbers, as :class:`Number`. Raises ValueError for what is not JSON, ``NaN`` included."""
+    """JSON with numbers as :class:`Number`. Raises ValueError for what is none, as ``NaN`` and keys given twice are."""
     try:
-        return json.loads(text, parse_int=_number, parse_float=_number, parse_constant=_no_number)
+        return json.loads(
+            text, parse_int=_number, parse_float=_number, parse_constant=_no_number, object_pairs_hook=_object
+        )
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -119,11 +129,38 @@ def _number(text: str) -> Number:
         raise ValueError(f"a number beyond all bounds: {text[:40]}") from None
     if not isinstance(exponent, int):
         raise ValueError(f"no number: {text[:40]}")
+    found = _stripped(sign, digits, exponent)
+    if found.exponent >= 0 and not _within_doubles(found):
+        return found
+    double = float(text)
+    if math.isinf(double):
+        return found
+    # repr is the shortest decimal that is this double: one form of all that are.
+    sign, digits, exponent = Decimal(repr(double)).as_tuple()
+    return _stripped(sign, digits, int(exponent))
+
+
+def _stripped(sign: int, digits: tuple[int, ...], exponent: int) -> Number:
     written = "".join(map(str, digits)).lstrip("0")
     kept = written.rstrip("0")
     if not kept:
         return Number(negative=False, digits="", exponent=0)
     return Number(bool(sign), kept, exponent + len(written) - len(kept))
+
+
+def _within_doubles(integer: Number) -> bool:
+    """Whether it is one of those that a double has, each and every one."""
+    return (
+        len(integer.digits) + integer.exponent <= 16 and int(f"{integer.digits}0") * 10**integer.exponent <= 10 * 2**53
+    )
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise KeyGivenTwice(f"the key {json.dumps(twice, ensure_ascii=False)[:80]} stands twice in one object")
+    return found
 
 
 def _no_number(text: str) -> Any:

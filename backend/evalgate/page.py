@@ -64,6 +64,7 @@ def page(result: Result) -> str:
         _section("", _verdict(result)),
         _section("", _setting(plan, result)),
         _section("By customer", _customers(result)),
+        _section("Parts of the answers, baseline → candidate", _parts(result)),
         _section("Points lost", drops_plot(result.customers, None if gate is None else gate.points)),
         _section("Right answers", _legend() + scores_plot(result.customers)),
         _section("What the answers came to", _outcomes(result.overall) + outcomes_plot(result.overall)),
@@ -114,34 +115,51 @@ def _customers(result: Result) -> str:
     tripped = {one.customer for one in result.tripped}
     heads = (
         "customer", "", "prompts", "baseline", "candidate", "points lost", "95 % interval", "worse / better", "p",
-        "tool name", "arguments", "both", "no call where none is due", "invalid JSON",
     )  # fmt: skip
-    rows = [_row(one, one.customer in tripped, result.gate is not None) for one in (*result.customers, result.overall)]
-    head = "".join(f"<th scope='col' class='{'n' if n > 1 else ''}'>{name}</th>" for n, name in enumerate(heads))
-    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    # The gate judges customers: all of them together have no mark.
+    marks = [_mark(one.customer in tripped) if result.gate is not None else "" for one in result.customers] + [""]
+    every = *result.customers, result.overall
+    return _table(heads, [_judged(one, mark) for one, mark in zip(every, marks, strict=True)], first_figure=2)
 
 
-def _row(one: Comparison, tripped: bool, gated: bool) -> str:
-    mark = "<span class='bad'>✕ trips</span>" if tripped else "<span class='good'>✓</span>" if gated else ""
-    pairs = [
-        _pair(one.baseline, one.candidate, name) for name in ("name", "arguments", "both", "refusals")
-    ]  # the same order as the heads
-    cells = [
+def _parts(result: Result) -> str:
+    heads = "customer", "tool name", "arguments", "both", "no call where none is due", "invalid JSON"
+    rows = []
+    for one in (*result.customers, result.overall):
+        pairs = [_pair(one.baseline, one.candidate, name) for name in ("name", "arguments", "both", "refusals")]
+        rows.append([one.customer, *pairs, f"{one.baseline.invalid_json} → {one.candidate.invalid_json}"])
+    return _table(heads, rows, first_figure=1)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, first_figure: int) -> str:
+    """``rows``: a name, which is text, and cells that are HTML."""
+
+    def cells(row: Sequence[str]) -> str:
+        return "".join(f"<td{' class=n' if n >= first_figure else ''}>{cell}</td>" for n, cell in enumerate(row) if n)
+
+    head = "".join(
+        f"<th scope='col'{' class=n' if n >= first_figure else ''}>{name}</th>" for n, name in enumerate(heads)
+    )
+    body = "".join(f"<tr><th scope='row'>{escape(row[0])}</th>{cells(row)}</tr>" for row in rows)
+    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _mark(tripped: bool) -> str:
+    return "<span class='bad'>✕&nbsp;trips</span>" if tripped else "<span class='good'>✓</span>"
+
+
+def _judged(one: Comparison, mark: str) -> list[str]:
+    return [
+        one.customer,
+        mark,
         str(one.baseline.prompts),
         _percent(one.baseline.right),
         _percent(one.candidate.right),
-        f"{one.drop_points:.2f}",
-        f"{one.interval[0]:.2f} to {one.interval[1]:.2f}",
+        f"{one.drop_points:z.2f}",
+        f"{one.interval[0]:z.2f} to {one.interval[1]:z.2f}",
         f"{one.worse} / {one.better}",
         p_value(one.p),
-        *pairs,
-        f"{one.baseline.invalid_json} → {one.candidate.invalid_json}",
     ]
-    return (
-        f"<tr><th scope='row'>{escape(one.customer)}</th><td>{mark}</td>"
-        + "".join(f"<td class='n'>{cell}</td>" for cell in cells)
-        + "</tr>"
-    )
 
 
 def _pair(baseline: Scores, candidate: Scores, name: str) -> str:

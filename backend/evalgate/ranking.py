@@ -36,7 +36,7 @@ class Ranking:
         return self.prompts[0]
 
     def as_json(self) -> dict[str, Any]:
-        """For ``tune.json``."""
+        """For ``tune.json``. Plus 0.0, as a loss of 0.0 turned round is written ``-0.0``."""
         return {
             "customer": self.customer,
             "best": self.best.prompt,
@@ -45,10 +45,10 @@ class Ranking:
                 {
                     "prompt": one.prompt,
                     **one.scores.as_json(),
-                    "gained_points": None if one.against is None else round(-one.against.drop_points, 4),
+                    "gained_points": None if one.against is None else round(-one.against.drop_points, 4) + 0.0,
                     "gained_interval_points": None
                     if one.against is None
-                    else [round(-end, 4) for end in reversed(one.against.interval)],
+                    else [round(-end, 4) + 0.0 for end in reversed(one.against.interval)],
                     "p": None if one.against is None else one.against.p,
                 }
                 for one in self.prompts

@@ -66,9 +66,9 @@ def judge(case: Case, said: Said, *, enum_case: bool = True) -> Verdict:
 
 
 def arguments(text: str) -> dict[str, Any] | None:
-    """A call's arguments; None where they are not a JSON object. None at all (`""`) is an empty object."""
+    """A call's arguments; None where they are not a JSON object. `""` is none: a client's own parser raises on it."""
     try:
-        found = parse(text) if text.strip() else {}
+        found = parse(text)
     except ValueError:
         return None
     return found if isinstance(found, dict) else None

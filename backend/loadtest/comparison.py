@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,6 +13,9 @@ Verdict = Literal["worse", "better", "same", "not judged"]
 LATENCIES = ("ttft_ms", "inter_token_ms", "e2e_ms")
 POINTS = (("p50", 20), ("p90", 50), ("p99", 200))
 """Percentiles, and the answers below which one says too little to be judged: at 200 two are beyond the p99."""
+
+_MOST_NAMED = 8
+"""Keys of a traffic that are told to differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +52,41 @@ def compare(before: Document, after: Document, threshold: Threshold, *, customer
 
 def differing_runs(before: Document, after: Document) -> list[str]:
     """Why the two may not be comparable, in sentences."""
-    said = [
-        f"the runs differ in {key}: {before['run'].get(key)!r} and {after['run'].get(key)!r}"
-        for key in ("traffic", "trace", "seed", "url")
-        if before["run"].get(key) != after["run"].get(key)
-    ]
+    said = []
+    for key in ("traffic", "trace", "seed", "url"):
+        one, other = before["run"].get(key), after["run"].get(key)
+        # A mix beside a trace is told of once, as the trace.
+        if one != other and (key != "traffic" or (one is not None and other is not None)):
+            said.append(f"the runs differ in {key}: {'; '.join(_apart(one, other))}")
     for which, one in (("first", before), ("second", after)):
         said += [f"the {which} run: {warning}" for warning in one["client"]["warnings"]]
         if one["run"]["interrupted"]:
             said.append(f"the {which} run was interrupted")
     return said
+
+
+def _apart(one: Any, other: Any) -> list[str]:
+    """Both values, of mappings those that differ, each with its key."""
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return [f"{_worded(one)} and {_worded(other)}"]
+    first, second = dict(_leaves(one)), dict(_leaves(other))
+    keys = [key for key in first | second if first.get(key) != second.get(key)]
+    lines = [f"{key} {_worded(first.get(key))} and {_worded(second.get(key))}" for key in keys[:_MOST_NAMED]]
+    return lines if len(keys) <= _MOST_NAMED else [*lines, f"and {len(keys) - _MOST_NAMED} more"]
+
+
+def _leaves(of: Document, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in of.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _worded(value: Any) -> str:
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _scope(scope: str, before: Document, after: Document, threshold: Threshold) -> Iterator[Difference]:

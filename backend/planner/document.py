@@ -10,6 +10,7 @@ from backend.planner.assumptions import assumptions
 from backend.planner.bill import Prices
 from backend.planner.scenario import Scenario
 from backend.planner.study import Row, Study
+from backend.planner.traffic_words import traffic_facts
 
 
 def document(study: Study, scenarios: Sequence[Scenario], prices: Prices) -> dict[str, Any]:
@@ -25,6 +26,7 @@ def document(study: Study, scenarios: Sequence[Scenario], prices: Prices) -> dic
                 "counted_s": one.counted_s,
                 "warm_up_s": one.warm_up_s,
                 "box_dies_at_s": one.dies_at_s,
+                "traffic": traffic_facts(one),
             }
             for one in scenarios
         ],

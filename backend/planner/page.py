@@ -11,6 +11,7 @@ from backend.planner.bill import Prices
 from backend.planner.plots import COLOURS, Axis, Series, plot
 from backend.planner.scenario import Scenario
 from backend.planner.study import Row, Study
+from backend.planner.traffic_words import traffic_line
 from backend.planner.words import HEADS, answer_lines, cells
 
 STYLE = """
@@ -36,6 +37,7 @@ def page(study: Study, scenarios: Sequence[Scenario], prices: Prices) -> str:
         f"<title>failsoft plan</title><style>{STYLE}</style></head><body><h1>failsoft plan</h1>",
         f"<p>Goal: <strong>{escape(str(study.goal))}</strong></p>",
         "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in answer_lines(study)) + "</ul>",
+        "<h2>Traffic</h2><ul>" + "".join(f"<li>{escape(traffic_line(one))}</li>" for one in scenarios) + "</ul>",
         "<h2>Options</h2><div class='wide'>" + _table(study) + "</div>",
         "<h2>Cost and time to first token</h2>" + _cost(study),
     ]
@@ -86,6 +88,8 @@ def _cdf(rows: Sequence[Row]) -> str:
 
 
 def _over_time(rows: Sequence[Row], scenario: Scenario) -> str:
+    if not any(share > 0 for row in rows for _, share in row.degraded):
+        return "<p>None: nobody was degraded, and nothing failed.</p>"
     lines = [(scenario.dies_at_s, "a box dies")] if scenario.dies_at_s is not None else []
     if scenario.warm_up_s > 0:
         lines.append((scenario.warm_up_s, "counted from here"))

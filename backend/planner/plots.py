@@ -11,6 +11,8 @@ WIDTH, HEIGHT = 720, 320
 LEFT, RIGHT, TOP, BOTTOM = 64, 190, 16, 44
 COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#bf3989", "#0a7ea4", "#57606a")
 TICKS = 5
+_LETTER = 7.5
+"""Of a mark, how wide at most."""
 LEAST = 1e-6
 """Where a logarithmic axis ends at the latest: a microsecond, where it is of time."""
 
@@ -77,7 +79,10 @@ def _drawn(one: Series, colour: str, across: _Scale, up: _Scale) -> list[str]:
         return [f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{path}"/>'] if places else []
     parts = [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="5" fill="{colour}"/>' for px, py in places]
     for (px, py), mark in zip(places, one.marks, strict=False):
-        parts.append(f'<text x="{px + 8:.1f}" y="{py + 4:.1f}">{escape(mark)}</text>')
+        # What would reach into the legend stands on the point's other side.
+        fits = px + 8 + _LETTER * len(mark) < WIDTH - RIGHT
+        at, anchor = (px + 8, "start") if fits else (px - 8, "end")
+        parts.append(f'<text x="{at:.1f}" y="{py + 4:.1f}" text-anchor="{anchor}">{escape(mark)}</text>')
     return parts
 
 

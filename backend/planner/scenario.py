@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from backend.simulator.engine_knobs import ModelKnobs
 from backend.traffic.arrival import Arrival
+from backend.traffic.mix import TrafficMix
 from gateway.policy.compiled import CompiledPolicy
 
 
@@ -34,6 +35,7 @@ class Scenario:
     """Traffic, policies, and what happens. Times in seconds from the start of the traffic.
 
     What is asked before ``warm_up_s`` is not counted. ``dies_at_s``: when the busiest box dies, for good; None: never.
+    ``mix``: what the arrivals were drawn from; None of a recorded trace. ``source``: where they come from, in words.
     """
 
     name: str
@@ -45,6 +47,8 @@ class Scenario:
     provider: ProviderPace = field(default_factory=ProviderPace)
     dies_at_s: float | None = None
     seed: int = 1
+    mix: TrafficMix | None = None
+    source: str = ""
 
     @property
     def counted_s(self) -> float:

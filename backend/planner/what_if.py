@@ -56,7 +56,7 @@ def read_what_if(text: str) -> WhatIf:
 class Traffic:
     """What is asked: a mix, or a recorded trace. ``length_s`` and ``warm_up_s`` of the whole run.
 
-    ``policy`` None: policies are made up for whoever asks.
+    ``policy`` None: policies are made up for whoever asks. ``source``: where the traffic comes from, in words.
     """
 
     mix: TrafficMix | None
@@ -65,6 +65,7 @@ class Traffic:
     warm_up_s: float
     policy: CompiledPolicy | None
     known: Mapping[str, str] | None = None
+    source: str = ""
 
     def scenario(self, what_if: WhatIf, like: Scenario) -> Scenario:
         """``like`` with this traffic under ``what_if``. Raises PlanError, NobodyToAsk."""
@@ -84,17 +85,24 @@ class Traffic:
             warm_up_s=self.warm_up_s,
             policy=policy,
             dies_at_s=dies_at_s,
+            mix=self._mix(what_if.times),
+            source=self.source,
         )
 
-    def _arrivals(self, times: int, seed: int) -> Sequence[Arrival]:
+    def _mix(self, times: int) -> TrafficMix | None:
         if self.mix is None:
+            return None
+        return self.mix.model_copy(update={"requests_per_minute": self.mix.requests_per_minute * times})
+
+    def _arrivals(self, times: int, seed: int) -> Sequence[Arrival]:
+        mix = self._mix(times)
+        if self.mix is None or mix is None:
             return more_of(self.trace, times, self.length_s, seed)
         askers = [
             Asker(twin(one.customer, n), twin(one.model, n), one.share / times)
             for one in population(self.mix, self.known)
             for n in range(times)
         ]
-        mix = self.mix.model_copy(update={"requests_per_minute": self.mix.requests_per_minute * times})
         return schedule(mix, seed, askers)
 
 

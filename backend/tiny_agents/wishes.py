@@ -1,8 +1,8 @@
 """What end customers ask for: one of five wishes, the facts in it, and the words it is put in.
 
 The words come from short lists. What is held out are combinations: orders, and names with their date or item, of which
-training sees every part and never the whole (``is_held_out``). Names that are not in the lists are beyond so small a
-model: trained on one such name in twelve, it copied 20 to 56 % of them.
+training sees every part and never the whole (``is_held_out``). Names that are not in the lists are beyond what so
+small a model copies.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Makes a model of random weights and its adapters, starts vLLM and the gateway, and measures section by section. What was
 measured is kept in the folder and not measured again, so that a machine that is lent for minutes can be used in several
-calls. Where vLLM is missing it says so; docs/evidence.md says what each figure is.
+calls. Where vLLM or a GPU is missing it says so; docs/evidence.md says what each figure is.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from backend.installed_vllm import NoVllm, find_vllm
 from backend.launch import ENGINE_PYTHON
+from bench.gpu.boxes import NO_GPU, gpu_is_here
 from bench.gpu.kept import Kept
 from bench.gpu.measuring import Measuring
 from bench.gpu.settings import SECTIONS, Settings
@@ -32,7 +33,7 @@ STARTS_WITHIN_S: Final = {"gpu": 420.0, "cpu": 180.0}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print. Returns an exit code: 1 where a section failed, 2 for misuse, 3 where there is no vLLM."""
+    """Measure and print. Returns an exit code: 1 where a section failed, 2 for misuse, 3 without vLLM or a GPU."""
     parser = _parser()
     options = parser.parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -56,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = [section for section in SECTIONS if not options.only or section in options.only]
     if not options.again:
         wanted = [section for section in wanted if kept.get(section, settings) is None]
+    if wanted and settings.device == "gpu" and not gpu_is_here():
+        print(NO_GPU, file=sys.stderr)
+        return UNREACHABLE
     within_s = options.start_within or STARTS_WITHIN_S[settings.device]
     python = str(options.python.absolute())  # not resolved: a virtual environment is found by the path of its link
     failed = bool(wanted) and not Measuring(settings, folder, python, within_s, kept, say).measure(wanted)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from backend.box_process import BoxProcess
+from backend.box_process import BoxError, BoxProcess
+from backend.diagnosis import diagnose
 from backend.launch import BASE_MODEL, CPU_ENVIRONMENT, free_port, wait_for_a_token
 from backend.serve_plan import ServePlan, VllmCommand, by_interpreter
 from backend.vllm_flags import release
@@ -19,6 +20,26 @@ from gateway.policy.engine_options import EngineOptions
 
 _HOST: Final = "127.0.0.1"
 _GIB: Final = 1024**3
+_DEVICES: Final = ("nvidia[0-9]*", "kfd", "dxg")
+"""What a GPU's driver has in /dev: NVIDIA's, AMD's, and Windows' for Linux."""
+_MOST_QUOTED: Final = 30
+"""Lines of an error. A traceback's last ones say what it was."""
+NO_GPU: Final = (
+    "no GPU here: use `--shape tiny --device cpu`, which shows that all of it works, or a machine that has one"
+)
+
+
+class DidNotStart(BoxError):
+    """A server that gives no tokens. ``recurs``: one of another kind, or a further try, would end the same way."""
+
+    def __init__(self, message: str, *, recurs: bool) -> None:
+        super().__init__(message)
+        self.recurs = recurs
+
+
+def gpu_is_here(devices: Path = Path("/dev")) -> bool:
+    """Whether a driver of a GPU shows one. What vLLM would find takes its import, and half a minute."""
+    return any(any(devices.glob(pattern)) for pattern in _DEVICES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +96,7 @@ def running(
     within_s: float,
     say: Callable[[str], None],
 ) -> Iterator[list[Box]]:
-    """All servers of that kind, ready, and ended with the block. Raises BoxError with the end of a log."""
+    """All servers of that kind, ready, and ended with the block. Raises DidNotStart with what a log says."""
     began = time.monotonic()
     count = 1 if kind == "small-pool" else settings.boxes
     with ExitStack() as ending:
@@ -91,9 +112,38 @@ def running(
             boxes.append(Box(process, f"http://{_HOST}:{port}"))
         say(f"starts {count} {kind} server{'' if count == 1 else 's'}, at most {within_s:.0f} s; log: {log}")
         for box in boxes:
-            wait_for_a_token(box.process, box.url, BASE_MODEL, max(0.0, began + within_s - time.monotonic()))
+            try:
+                wait_for_a_token(box.process, box.url, BASE_MODEL, max(0.0, began + within_s - time.monotonic()))
+            except BoxError as error:
+                raise _told(box.process, error) from error
         say(f"{kind}: up after {time.monotonic() - began:.0f} s")
         yield boxes
+
+
+def _told(process: BoxProcess, error: BoxError) -> DidNotStart:
+    """What ``error`` says, with the cause: the log of a server whose engine failed ends with "See root cause above"."""
+    log = process.log.read_text(errors="replace") if process.log.exists() else ""
+    lines = [str(error)]
+    if block := first_error(log):
+        lines += ["the first error in it:", block]
+    known = diagnose(log, 0)
+    if known is not None:
+        lines.append(f"{known.cause}: {known.advice}")
+    return DidNotStart("\n".join(lines), recurs=known is None or known.lasting)
+
+
+def first_error(log: str) -> str:
+    """The first block of lines that vLLM logged as an error, without what stands in front of each."""
+    block: list[str] = []
+    for line in log.splitlines():
+        found = re.match(r"(?:\(.{1,80}?\) )?ERROR \d\d-\d\d [\d:]{8} (?:\[.{1,80}?\] ?)?(.*)", line)
+        if found:
+            block.append(found[1])
+        elif block:
+            break
+    if len(block) > _MOST_QUOTED:
+        block = [*block[:1], "…", *block[2 - _MOST_QUOTED :]]
+    return "\n".join(block)
 
 
 def told_memory(log: str) -> dict[str, float | None]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from backend.box_process import BoxError
 from bench.gpu.artefacts import adapter_folders, base_folder
-from bench.gpu.boxes import Box, running
+from bench.gpu.boxes import Box, DidNotStart, running
 from bench.gpu.kept import Kept
 from bench.gpu.sections import Failed, Say, disk, gateway, load, swap
 from bench.gpu.settings import SECTIONS, Kind, Section, Settings
@@ -36,13 +36,18 @@ class Measuring:
         names = list(self.settings.customers.values())
         adapters = adapter_folders(self.folder, self.settings.model, names, self.settings.rank, self.say)
         whole = True
-        for kind in dict.fromkeys(SECTIONS[section] for section in wanted):
+        kinds = list(dict.fromkeys(SECTIONS[section] for section in wanted))
+        for kind in kinds:
             here = [section for section in wanted if SECTIONS[section] == kind]
             try:
                 whole &= self._on(kind, here, base, adapters)
             except (BoxError, Skipped) as error:
                 whole = False
                 self.say(f"{', '.join(here)} failed: {error}")
+                left = [section for section in wanted if kinds.index(SECTIONS[section]) > kinds.index(kind)]
+                if left and isinstance(error, DidNotStart) and error.recurs:
+                    self.say(f"{', '.join(left)}: not tried, as their servers would end alike (`--only` tries them)")
+                    break
         self.say("measured" if whole else "ended with failures")
         return whole
 

@@ -27,6 +27,7 @@ from backend.planner.page import page
 from backend.planner.scenario import Option, ProviderPace, Scenario
 from backend.planner.study import Study, Studying, default_jobs
 from backend.planner.terms import PlanError, compiled, fleet_of, known_models, made_up
+from backend.planner.traffic_words import traffic_line
 from backend.planner.what_if import Traffic, WhatIf, read_what_if
 from backend.planner.words import GIVEN_UP, NARROW, answer_lines, narrow_cells
 from backend.simulator.engine_knobs import BadKnobs, ModelKnobs
@@ -42,6 +43,7 @@ from gateway.policy.durations import parse_duration
 from gateway.policy.validate import read_folder
 
 AS_IT_IS = "as it is"
+BUILT_IN = "built-in traffic, as neither --traffic nor --trace nor rates were given"
 MOST_BOXES = 512
 MOST_SLOTS = 4096
 
@@ -212,19 +214,20 @@ def _traffic(
         kept = [one for one in arrivals if one.at_s < length_s]
         if length_s <= warm_up_s or not kept:
             raise PlanError("nothing is left of the trace behind its warm-up")
-        return Traffic(None, kept, length_s, warm_up_s, policy, known)
+        return Traffic(None, kept, length_s, warm_up_s, policy, known, f"the trace {trace.name}")
     if traffic is not None:
         if beside := given.keys() & {"adapters", "zipf", "prompt_tokens", "output_tokens"}:
             raise PlanError(f"the traffic file says {', '.join(sorted(beside))} itself")
-        mix = read_mix(traffic)
+        mix, source = read_mix(traffic), f"the traffic file {traffic.name}"
     else:
+        source = "rates as given, the rest built in" if given.keys() - {"seed", "duration", "warm_up"} else BUILT_IN
         people = {name: given.pop(name) for name in ("zipf", "adapters") if name in given}
         mix = TrafficMix.model_validate({"duration": "3m", "warm_up": "60s", **people})
     for name in ("duration", "warm_up"):
         if name in given:
             given[name] = parse_span(given[name])
     mix = mix.model_copy(update=given)
-    return Traffic(mix, (), mix.length_s, mix.warm_up, policy, known)
+    return Traffic(mix, (), mix.length_s, mix.warm_up, policy, known, source)
 
 
 def parse_span(text: str) -> float:
@@ -297,6 +300,8 @@ def _telling(console: Console) -> Iterator[Any]:
 
 def _show(study: Study, scenarios: Sequence[Scenario], prices: Prices, console: Console) -> None:
     console.print(f"goal: [bold]{escape(str(study.goal))}[/]")
+    for one in scenarios:
+        console.print(f"traffic {escape(traffic_line(one))}")
     for scenario in dict.fromkeys(row.scenario for row in study.rows):
         table = Table(title=f"[bold]{escape(scenario)}[/]: time to first token, shares, swaps a request")
         table.title_justify, table.title_style, table.box = "left", "none", SIMPLE_HEAD

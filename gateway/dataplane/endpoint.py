@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 ENDPOINTS: dict[str, Endpoint] = {path: endpoint for endpoint, path in PATHS.items()}
 ENDPOINT_METHODS = "POST, OPTIONS"
 MODELS_METHODS = "GET, HEAD, OPTIONS"
+_BESIDE_MESSAGES = f"{PATHS['messages']}/"
 
 
 class PolicySource(Protocol):
@@ -179,6 +180,9 @@ class DataPlane:
         path: str = scope["path"]
         method: str = scope["method"]
         endpoint = ENDPOINTS.get(path)
+        if path.startswith(_BESIDE_MESSAGES):
+            # `count_tokens` and what else is not served there: who asks for it reads Anthropic's errors.
+            call.endpoint = "messages"
         if endpoint is None and path not in (MODELS, DESCRIPTION) and not path.startswith(MODELS + "/"):
             raise RequestError(404, f"{method} {path} is not served here.", code="not_found")
         call.endpoint = endpoint

@@ -66,10 +66,12 @@ async def send_options(call: Call, send: Send, methods: str, leave: Headers | No
     await send({"type": "http.response.body", "body": b""})
 
 
-async def give_up(call: Call, send: Send, tried: list[str], *, again: bool = False) -> None:
+async def give_up(
+    call: Call, send: Send, tried: list[str], *, again: bool = False, retry_after_s: int = RETRY_AFTER_S
+) -> None:
     """The 503. ``again``: whether to ask again; after a whole plan the SDKs would do so twice, and at once."""
     headers = call.headers("none")
-    headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
+    headers.append((b"retry-after", b"%d" % retry_after_s))
     headers.append((b"x-should-retry", b"true" if again else b"false"))
     await send_whole(send, 503, headers, JSON, enveloped(call.endpoint, 503, unavailable_body(tried)))
 

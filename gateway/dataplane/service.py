@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,13 +24,14 @@ from gateway.dataplane.journey import Journey, OtherVersion
 from gateway.dataplane.marks import Mark
 from gateway.dataplane.racing import ClientsMistake
 from gateway.dataplane.record import Record
-from gateway.dataplane.refusals import JSON, give_up, pass_on
+from gateway.dataplane.refusals import JSON, RETRY_AFTER_S, give_up, pass_on
 from gateway.dataplane.relay import Send, read_end, relay_stream, send_whole, start_of_stream
 from gateway.dataplane.request import RESUMABLE, Request
 from gateway.dataplane.resuming import Resumer
 from gateway.dataplane.stream_guard import StreamGuard
 from gateway.fleet.box import Box
 from gateway.fleet.fleet import Fleets
+from gateway.fleet.obstacle import kept_off_s
 from gateway.orders.forced import Forced
 from gateway.policy.compiled import CustomerPolicy, ProviderStep, StaticStep
 from gateway.upstream.provider_request import unsuited
@@ -134,8 +136,13 @@ class Service:
         elif answer is not None:
             await self._send_static(call, customer, request, answer, send)
         else:
+            retry_after_s = RETRY_AFTER_S
+            if (held_s := kept_off_s(boxes, request.adapter, clock())) is not None:
+                retry_after_s = max(1, math.ceil(held_s))
+                how = f"for {retry_after_s} s" if held_s else "but for one request at a time"
+                journey.tried.append(f"the adapter is kept off the boxes {how}, as boxes ended while it was asked for")
             self._record.unavailable(customer, journey)
-            await give_up(call, send, journey.tried)
+            await give_up(call, send, journey.tried, retry_after_s=retry_after_s)
 
     def _other_versions(self, customer: CustomerPolicy, request: Request) -> OtherVersion:
         left = iter(request.others)

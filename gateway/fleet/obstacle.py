@@ -6,6 +6,7 @@ nothing else is left.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,18 @@ def in_words(obstacle: Obstacle, box: Box, adapter: str | None, now: float) -> s
         case Obstacle.CIRCUIT_OPEN:
             when = _when(box.breaker.retry_at, now)
             return f"its circuit is open ({box.last_error or 'it failed'}); it is tried again {when}"
+
+
+def kept_off_s(boxes: Iterable[Box], adapter: str, now: float) -> float | None:
+    """For how long ``adapter`` is kept off those of ``boxes`` that may be asked for others, as boxes ended while it was
+    being asked for: until the first may be asked, 0 where one request at a time may. None: it is kept off none of them.
+    """
+    until = [
+        box.pairs.suspected().get(adapter, now)
+        for box in boxes
+        if box.obstacle(adapter, now) is Obstacle.ADAPTER_SUSPECTED
+    ]
+    return max(0.0, min(until) - now) if until else None
 
 
 def _when(at: float, now: float) -> str:

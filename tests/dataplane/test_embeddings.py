@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 import struct
 from dataclasses import replace
 from typing import Any
@@ -94,6 +95,26 @@ async def test_nobody_else_makes_them(serve: ServePlane, makers: list[Simulator]
     assert answer.json()["error"]["code"] == "unavailable"
     assert hosted.admin.requests() == []
     assert {entry["model"] for box in makers for entry in box.admin.requests(path=PATH)} == {ADAPTER}
+
+
+async def test_an_adapter_that_is_kept_off_the_boxes_is_said_to_be_with_the_time_that_it_takes(
+    serve: ServePlane, makers: list[Simulator]
+) -> None:
+    """Both boxes ended while it was asked for, so that it is asked for nowhere for a while."""
+    plane = await serve(makers)
+    for box in makers:
+        box.admin.fault("reset_before_headers")
+    for _ in range(20):
+        answer = await plane.raw().ask(PATH, {"model": ADAPTER, "input": "hello"})
+        assert answer.status == 503
+        if answer.headers["x-failsoft-attempts"] == "0":
+            break
+    message = answer.json()["error"]["message"]
+    assert "could be asked" not in message
+    said = re.search(r"the adapter is kept off the boxes for (\d+) s, as boxes ended while it was asked for", message)
+    assert said is not None, message
+    assert answer.headers["retry-after"] == said[1]
+    assert 1 <= int(said[1]) <= 12
 
 
 async def test_an_order_degrades_no_embeddings(serve: ServePlane, makers: list[Simulator], hosted: Simulator) -> None:

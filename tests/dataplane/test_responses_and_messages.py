@@ -465,3 +465,15 @@ async def test_bytes_of_any_cut_make_the_same_answer(serve: ServePlane, boxes: l
     guard = ResponsesGuard() if path == RESPONSES else MessagesGuard()
     out = b"".join(guard.feed(answer.body[i : i + 1]) for i in range(len(answer.body)))
     assert (out, guard.complete, guard.error) == (answer.body, True, None)
+
+
+async def test_what_is_not_served_beside_messages_is_refused_in_anthropics_words(serve: ServePlane) -> None:
+    plane = await serve()
+    answer = await plane.raw().ask("/v1/messages/count_tokens", {"model": ADAPTER, "messages": []})
+    assert answer.status == 404
+    assert answer.json() == {
+        "type": "error",
+        "error": {"type": "not_found_error", "message": "POST /v1/messages/count_tokens is not served here."},
+    }
+    other = await plane.raw().ask("/v1/nothing", {})
+    assert (other.status, other.json()["error"]["code"]) == (404, "not_found")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from pathlib import Path
@@ -66,6 +67,26 @@ def test_a_customer_that_loses_trips_the_gate_and_no_other_does(desk: Desk) -> N
     assert page.count("<svg") >= 3
     assert "://" not in page.replace(one.url, "").replace(other.url, "")
     assert "<script" not in page
+    rows = dict(re.findall(r"<tr><th scope='row'>([^<]*)</th><td>(.*?)</td>", page))
+    marks = {name: "✓" in cell or "✕" in cell for name, cell in rows.items()}
+    assert marks == {"acme": True, "globex": True, "all customers": False}, "the gate judges customers"
+
+
+@pytest.mark.parametrize("columns", [80, 50])
+def test_a_narrow_log_shows_every_figure_whole(desk: Desk, columns: int) -> None:
+    lines = cases(20)
+    desk.customer("a-customer-with-a-name-of-some-length", lines)
+    one, other = desk.box("one", map(right, lines)), desk.box("other", [wrong(lines[0]), *map(right, lines)])
+    arguments = desk.arguments(f"{one.url}#m", f"{other.url}#m", "--gate", "off")
+    ended = desk.eval(*arguments, env={"COLUMNS": str(columns)})
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    table, _, _ = ended.stdout.partition("\npower:")
+    assert "…" not in table
+    assert max(map(len, table.splitlines())) <= columns
+    assert {"20", "100.0", "95.0", "5.00", "1/0", "1", "name", "args", "no call", "bad JSON"} <= {
+        cell for line in table.splitlines() for cell in re.split(r" {2,}", line.strip())
+    } | set(table.split())
+    assert "-0.0" not in table
 
 
 def test_what_went_wrong_is_counted_apart(desk: Desk) -> None:

@@ -67,6 +67,7 @@ def test_the_best_prompt_is_found_beside_the_policys_own_and_nothing_leaves_a_ho
     assert ended.returncode == 1, ended.stdout + ended.stderr
     assert "homely is left out: its policy keeps every token on your own boxes" in ended.stderr
     assert "best: good, better than the policy's own beyond chance" in ended.stdout
+    assert "-0.0" not in ended.stdout
     found = json.loads((house.desk.folder / "tuned" / "tune.json").read_text())
     (acme,) = found["customers"]
     assert [(one["prompt"], one["right"], one["gained_points"]) for one in acme["prompts"]] == [

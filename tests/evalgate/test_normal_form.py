@@ -80,8 +80,15 @@ def test_what_is_shown_of_a_value_is_the_value(value: Any) -> None:
         ("1", "true", False),
         ("0", "false", False),
         ("1", '"1"', False),
-        ("0.1", "0.1000000000000000055", False),
+        ("0.1", "0.1000000000000000055", True),
+        ("0.1", "0.10000000000000002", False),
+        ("-1.5e-400", "0", True),
         ("9007199254740993", "9007199254740992", False),
+        ("9007199254740993", "9007199254740993.0", True),
+        ("9007199254740992", "9007199254740992.0", True),
+        ("1e400", "2e400", False),
+        (f"1{'0' * 400}.5", "1e400", False),
+        ("123456789012345678901", "123456789012345678902", False),
         ('{"a": null}', "{}", False),
         ("[1, 2]", "[2, 1]", False),
     ],
@@ -90,7 +97,9 @@ def test_numbers_are_compared_as_numbers_and_as_nothing_else(one: str, other: st
     assert (parse(one) == parse(other)) == same
 
 
-@pytest.mark.parametrize("text", ["", "{", "NaN", "[Infinity]", "1e999999999999999999999", "{'a': 1}", "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "{", "NaN", "[Infinity]", "1e999999999999999999999", "{'a': 1}", "[" * 100_000, '[{"a": 1, "a": 1}]']
+)
 def test_what_is_no_json_is_said_to_be_none(text: str) -> None:
     with pytest.raises(ValueError):
         parse(text)

@@ -37,7 +37,9 @@ def called(*calls: tuple[str, str]) -> Said:
         (called(("get_stock", "{}")), Outcome.WRONG_NAME, False, False),
         (called(("get_weather", GOOD[:-1])), Outcome.INVALID_JSON, True, False),
         (called(("get_weather", "[1]")), Outcome.INVALID_JSON, True, False),
-        (called(("get_weather", "")), Outcome.WRONG_ARGUMENTS, True, False),
+        (called(("get_weather", "")), Outcome.INVALID_JSON, True, False),
+        (called(("get_weather", GOOD.replace("{", '{"days": 4, '))), Outcome.INVALID_JSON, True, False),
+        (called(("get_weather", GOOD.replace("3.0", "3.0000000000000001"))), Outcome.RIGHT, True, True),
         (called(("get_weather", GOOD), ("get_stock", "{}")), Outcome.SEVERAL_CALLS, True, True),
         (Said(content="It is warm."), Outcome.NO_CALL, False, False),
         (Said(content='{"name": "get_weather", "parameters": {"city": '), Outcome.INVALID_JSON, False, False),
@@ -67,6 +69,24 @@ def test_a_call_that_is_due_is_judged_by_name_and_arguments(
 def test_where_no_call_is_due_only_a_call_is_wrong(said: Said, outcome: Outcome) -> None:
     verdict = judge(NONE, said)
     assert (verdict.outcome, verdict.name, verdict.arguments) == (outcome, None, None)
+
+
+def test_no_arguments_are_right_for_none_only_as_an_empty_object() -> None:
+    call = read({**case(3), "expected": {"name": "get_stock", "arguments": {}}})[0]
+    assert judge(call, called(("get_stock", "{}"))).right
+    assert judge(call, called(("get_stock", ""))).outcome is Outcome.INVALID_JSON, "json.loads raises on it"
+    assert differences(call, called(("get_stock", ""))) == ["arguments are no JSON object: (empty)"]
+
+
+def test_arguments_that_no_parser_gets_through_are_told_of_like_others() -> None:
+    (line,) = differences(CALL, called(("get_weather", "[" * 100_000)))
+    assert line.startswith("arguments are no JSON object: [[[")
+
+
+def test_a_key_that_stands_twice_is_named() -> None:
+    assert differences(CALL, called(("get_weather", '{"days": 2, "days": 3}'))) == [
+        'arguments are no JSON object (the key "days" stands twice in one object): {"days": 2, "days": 3}'
+    ]
 
 
 def test_enums_in_any_case_are_right_where_that_is_wished() -> None:

@@ -21,6 +21,13 @@ def values(flag: str) -> list[str]:
 
 if "--no-such-flag" in sys.argv:
     sys.exit("error: unrecognized arguments: --no-such-flag")
+if "--no-such-engine" in sys.argv:
+    front = "(EngineCore pid=7) ERROR 11-26 18:00:00 [core.py:1100]"
+    for line in ("EngineCore failed to start.", "Traceback (most recent call last):"):
+        print(front, line)
+    print(front, "RuntimeError: Failed to infer device type")
+    print("(APIServer pid=6) Traceback (most recent call last):", *["  File x"] * 25, sep="\n")
+    sys.exit("RuntimeError: Engine core initialization failed. See root cause above.")
 names = [module.partition("=")[0] for module in values("--lora-modules")] or values("--served-model-name")[1:]
 command = [sys.executable, "-m", "backend.simulator", "--port", *values("--port"), "--tokens", "64"]
 command += ["--max-loras", *(values("--max-loras") or [str(len(names))])]

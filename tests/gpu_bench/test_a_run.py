@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.gpu.boxes import gpu_is_here
 from bench.gpu.settings import SECTIONS
 from bench.servers import ROOT
 
@@ -83,6 +84,36 @@ def test_a_server_that_does_not_start_shows_the_end_of_its_log(bench: Run) -> No
     assert "swap failed: the shared server 0 ended while it started" in done.stderr
     assert "unrecognized arguments: --no-such-flag" in done.stderr
     assert "Not measured with these settings yet: load, swap" in done.stdout
+
+
+def test_the_first_error_of_the_log_is_quoted_and_what_would_fail_alike_is_not_tried(bench: Run) -> None:
+    done = bench("--only", "swap", "--only", "disk", "--only", "base", "--extra=--no-such-engine")
+    assert done.returncode == 1
+    assert "See root cause above" in done.stderr
+    assert "the first error in it:\nEngineCore failed to start.\n" in done.stderr
+    assert "RuntimeError: Failed to infer device type" in done.stderr
+    assert "disk, base: not tried" in done.stderr
+    assert "small-pool" not in done.stderr
+
+
+@pytest.mark.skipif(gpu_is_here(), reason="this machine has a GPU")
+def test_without_a_gpu_it_says_so_before_anything_is_made(python: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    command = [sys.executable, "-m", "bench.gpu", "--vllm-version", "0.32.0", "--python", str(python)]
+    done = subprocess.run(
+        [*command, "--folder", str(folder)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "no GPU here: use `--shape tiny --device cpu`" in done.stderr
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("device", ["nvidia0", "kfd", "dxg"])
+def test_a_gpu_is_known_by_its_drivers_device(device: str, tmp_path: Path) -> None:
+    (tmp_path / "nvidiactl").touch()
+    assert not gpu_is_here(tmp_path), "a driver without a card"
+    (tmp_path / device).touch()
+    assert gpu_is_here(tmp_path)
 
 
 def test_an_interpreter_without_vllm_is_said_to_have_none(tmp_path: Path) -> None:

@@ -56,6 +56,19 @@ def test_runs_of_different_traffic_are_told_of() -> None:
     assert differing_runs(run(), run()) == []
 
 
+def test_what_differs_in_two_traffics_is_named_key_by_key() -> None:
+    one, other, replay = run(), run(), run()
+    one["run"] |= {"traffic": {"requests_per_minute": 600.0, "prompt_tokens": {"fixed": 256}, "seed": 1}, "trace": None}
+    lengths = {"uniform": [100, 400]}
+    other["run"] |= {"traffic": {"requests_per_minute": 900.0, "prompt_tokens": lengths, "seed": 1}, "trace": None}
+    replay["run"] |= {"traffic": None, "trace": "peak.jsonl"}
+    assert differing_runs(one, other) == [
+        "the runs differ in traffic: requests_per_minute 600.0 and 900.0; prompt_tokens.fixed 256 and none; "
+        "prompt_tokens.uniform none and [100, 400]"
+    ]
+    assert differing_runs(one, replay) == ["the runs differ in trace: none and peak.jsonl"]
+
+
 def test_the_command_exits_with_1_where_it_got_worse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, document in (("a", run()), ("b", run(0.2))):
         (tmp_path / f"{name}.json").write_text(json.dumps(document))

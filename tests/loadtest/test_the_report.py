@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.charts import Series, line_chart
 from backend.loadtest.cost import CostModel, table
 from backend.loadtest.generator import Progress
 from backend.loadtest.page import page
@@ -152,3 +153,17 @@ def test_the_moving_line_tells_of_the_last_answers_and_of_a_late_client() -> Non
     assert "of the last 2: 0 degraded, 1 failed" in line
     assert "sent 250 ms late" in line
     assert moving_line(Progress()) == "0 sent, 0 in flight"
+
+
+@pytest.mark.parametrize(
+    ("longest", "ticks"),
+    [
+        (11.0, ["0", "5", "10"]),
+        (5.5, ["0", "2", "4"]),
+        (60.03, ["0", "20", "40", "60"]),
+        (2.0, ["0", "0.5", "1", "1.5", "2"]),
+    ],
+)
+def test_an_axis_is_marked_at_round_values(longest: float, ticks: list[str]) -> None:
+    drawn = line_chart("t", [Series("s", [(0.0, 1.0), (longest, 2.0)])], x="s", y="ms")
+    assert re.findall(r'text-anchor="middle">([^<]*)<', drawn) == ticks

@@ -7,9 +7,12 @@ import os
 import re
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 
 import pytest
+
+from backend.planner.plots import Axis, Series, plot
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = ("--requests-per-minute", "240", "--customers", "12", "--duration", "20s", "--warm-up", "5s", "--jobs", "1")
@@ -31,8 +34,15 @@ def test_it_searches_for_the_smallest_fleet_and_says_what_if(tmp_path: Path) -> 
     assert "box-dies@8s: 2 boxes × 8 slots, 1,197 USD a month" in found.stdout
     assert "not measured (backend/simulator/costs.py)" in " ".join(found.stdout.split())
     text = page.read_text()
-    assert text.count("<svg") == 5
+    assert text.count("<svg") == 4, "nothing is degraded as it is, which is a sentence"
+    assert "None: nobody was degraded" in text
     assert "a box dies" in text
+    line = (
+        "as it is: rates as given, the rest built in: 240 requests a minute, 12 customers by Zipf's law (1), prompts "
+        "of 50 to 100 tokens, answers of 20 to 60 tokens, all streamed, 5 s of warm-up, 20 s counted"
+    )
+    assert f"traffic {line}" in " ".join(found.stdout.split())
+    assert line in unescape(text)
     assert not re.search(r"<script|<link|src=|@import|url\(", text)
 
 
@@ -49,6 +59,21 @@ def test_the_same_seed_gives_the_same_plan_in_any_process() -> None:
     ]
     other = plan(*asked, "--seed", "2")
     assert other.stdout != one.stdout
+
+
+def test_what_was_planned_is_said_where_nobody_gave_a_traffic_and_of_each_scenario() -> None:
+    found = plan("--duration", "5s", "--warm-up", "0s", "--boxes", "2", "--what-if", "customers=2x", "--json")
+    one, twice = (scenario["traffic"] for scenario in json.loads(found.stdout)["scenarios"])
+    assert (one["requests_per_minute"], one["zipf"], one["given"]["duration"]) == (600, 1.0, "5s")
+    assert one["prompt_tokens"] == {"mean": 256.0, "p50": 256, "p90": 256, "max": 256}
+    assert twice["requests_per_minute"] == 1200
+    assert one["source"] == "built-in traffic, as neither --traffic nor --trace nor rates were given"
+
+
+def test_a_mark_at_the_edge_stands_beside_the_legend_and_not_in_it() -> None:
+    drawn = plot(Axis("x", least=0), Axis("y"), [Series("s", [(1, 1), (10, 2)], dots=True, marks=["1×8", "2×8"])])
+    assert re.search(r'text-anchor="start">1×8', drawn)
+    assert re.search(r'text-anchor="end">2×8', drawn)
 
 
 def test_a_goal_that_nothing_reaches_ends_with_1() -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from backend.evalgate.comparison import Comparison
 from backend.evalgate.gate import p_value
 from backend.evalgate.result import Result
+from gateway.cli.eval.stacked_table import Row, print_stacked
 
 OnAnswer = Callable[[str, bool], None]
 """Told of each answer: of which path, and whether it is right."""
@@ -42,26 +43,19 @@ def progress(totals: Mapping[str, int], done: Mapping[str, int], *, shown: bool)
         yield on_answer
 
 
+_HEADINGS: Final = (
+    "customer", "prompts", "baseline", "candidate", "points lost", "95 %", "worse/better", "p", "name", "args",
+    "no call", "bad JSON",
+)  # fmt: skip
+
+
 def show(result: Result) -> None:
     """The table and the verdict, on stdout."""
     console = Console(emoji=False, highlight=False)
-    headings = (
-        "customer",
-        "prompts",
-        "baseline",
-        "candidate",
-        "points lost",
-        "95 %",
-        "worse/better",
-        "p",
-        "name",
-        "args",
-    )
-    table = Table(*headings, "no call", "bad JSON")
     tripped = {one.customer for one in result.tripped}
-    for one in (*result.customers, result.overall):
-        table.add_row(*_cells(one), style="red" if one.customer in tripped else "")
-    console.print(table)
+    every = *result.customers, result.overall
+    print_stacked(console, _HEADINGS, [Row(_cells(one), "red" if one.customer in tripped else "") for one in every])
+    console.print()
     for one_tripped in result.tripped:
         console.print(Text(f"{one_tripped.customer}: {one_tripped.why}", style="red"), soft_wrap=True)
     for line in result.warnings:
@@ -75,8 +69,8 @@ def _cells(one: Comparison) -> list[str]:
         one.customer,
         str(one.baseline.prompts),
         *(_percent(side.right) for side in sides),
-        f"{one.drop_points:.2f}",
-        f"{one.interval[0]:.2f} – {one.interval[1]:.2f}",
+        f"{one.drop_points:z.2f}",
+        f"{one.interval[0]:z.2f} – {one.interval[1]:z.2f}",
         f"{one.worse}/{one.better}",
         p_value(one.p),
         " ".join(_percent(side.name) for side in sides),

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from backend.evalgate.case import Case, by_customer, digest, in_turns
 from backend.evalgate.folder import BadFolder, Key, RunFolder, read_answers, write_whole
 from backend.evalgate.gate import p_value
-from backend.evalgate.ranking import Ranking, rank
+from backend.evalgate.ranking import Ranked, Ranking, rank
 from backend.evalgate.result import judged, keys
 from backend.evalgate.run import Lost, Run
 from backend.evalgate.said import Said
 from backend.evalgate.sampling import Sampling
 from backend.evalgate.verdict import judge
 from gateway.cli.eval.screen import progress
+from gateway.cli.eval.stacked_table import Row, print_stacked
 from gateway.cli.eval.terms import (
     INTERRUPTED,
     EnumCase,
@@ -250,19 +250,8 @@ class _Asking:
 
 def _show(ranking: Ranking) -> None:
     console = Console(emoji=False, highlight=False)
-    table = Table("system prompt", "right", "95 %", "points gained", "95 %", "p", title=Text(ranking.customer))
-    for one in ranking.prompts:
-        low, high = one.scores.interval
-        gained = one.against
-        table.add_row(
-            Text(one.prompt),
-            f"{100 * one.scores.right:.1f} %",
-            f"{100 * low:.1f} – {100 * high:.1f}",
-            "–" if gained is None else f"{-gained.drop_points:+.1f}",
-            "–" if gained is None else f"{-gained.interval[1]:.1f} – {-gained.interval[0]:.1f}",
-            "–" if gained is None else p_value(gained.p),
-        )
-    console.print(table)
+    headings = "system prompt", "right", "95 %", "points gained", "95 %", "p"
+    print_stacked(console, headings, [Row(_cells(one)) for one in ranking.prompts], title=ranking.customer)
     best = ranking.best
     if best.prompt == OWN:
         line = "no prompt does better than the policy's own"
@@ -271,3 +260,17 @@ def _show(ranking: Ranking) -> None:
     else:
         line = f"best: {best.prompt}, but chance alone may do that with {best.scores.prompts} prompts"
     console.print(Text(line), soft_wrap=True)
+
+
+def _cells(one: Ranked) -> list[str]:
+    low, high = one.scores.interval
+    gained = one.against
+    # z: a gain of nothing is `0.0`, and not the `-0.0` that a loss of 0.0 turned round is.
+    return [
+        one.prompt,
+        f"{100 * one.scores.right:.1f} %",
+        f"{100 * low:.1f} – {100 * high:.1f}",
+        "–" if gained is None else f"{-gained.drop_points:+z.1f}",
+        "–" if gained is None else f"{-gained.interval[1]:z.1f} – {-gained.interval[0]:z.1f}",
+        "–" if gained is None else p_value(gained.p),
+    ]
