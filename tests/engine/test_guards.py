@@ -130,14 +130,22 @@ class SmallPools:
 
 
 @pytest.fixture(scope="module")
-def small(tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallPools]:
+def small_pools(tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallPools]:
     small = SmallPools(tiny_model, tmp_path_factory.mktemp("small pools"))
     try:
-        small.start(*small.boxes)
         yield small
     finally:
         for box in small.boxes.values():
             box.stop()
+
+
+@pytest.fixture
+def small(small_pools: SmallPools) -> SmallPools:
+    """Both of them up, though the test before may have ended them."""
+    if not small_pools.copy.exists():
+        small_pools.restore()
+    small_pools.start(*(name for name, box in small_pools.boxes.items() if not box.running))
+    return small_pools
 
 
 async def test_3_an_unloaded_adapter_s_weights_keep_their_place_and_push_out_one_that_is_in_use(
