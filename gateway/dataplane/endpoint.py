@@ -180,10 +180,10 @@ class DataPlane:
         path: str = scope["path"]
         method: str = scope["method"]
         endpoint = ENDPOINTS.get(path)
-        if path.startswith(_BESIDE_MESSAGES):
-            # `count_tokens` and what else is not served there: who asks for it reads Anthropic's errors.
-            call.endpoint = "messages"
         if endpoint is None and path not in (MODELS, DESCRIPTION) and not path.startswith(MODELS + "/"):
+            if path.startswith(_BESIDE_MESSAGES):
+                # `count_tokens` and what else is not served there: who asks for it reads Anthropic's errors.
+                call.endpoint = "messages"
             raise RequestError(404, f"{method} {path} is not served here.", code="not_found")
         call.endpoint = endpoint
         methods = MODELS_METHODS if endpoint is None else ENDPOINT_METHODS
