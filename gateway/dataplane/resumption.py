@@ -9,13 +9,11 @@ from typing import Any, Final, Literal
 from gateway.dataplane.said import Spoken
 from gateway.dataplane.told_tokens import tokens_wanted
 from gateway.policy.compiled import OnBrokenStream
-from gateway.upstream.provider_request import Endpoint
+from gateway.upstream.provider_request import COMPLETION_MAX_TOKENS, Endpoint
 
 Way = Literal["continued", "repeated", "anew"]
 
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
-DEFAULT_MAX_TOKENS: Final = 16
-"""Of completions that say none (vLLM: ``normalize_null_max_tokens``). A chat has all of the context."""
 _STRUCTURE: Final = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
 
@@ -121,7 +119,8 @@ def resumption(endpoint: Endpoint, fields: Mapping[str, Any], choices: int, spok
         # A prompt is taken as it is: nothing is cut off.
         longer: dict[str, Any] = {"prompt": _prompt(fields) + text}
         if fields.get("max_tokens") is None:
-            longer["max_tokens"] = DEFAULT_MAX_TOKENS
+            # As vLLM takes it, of null too (``normalize_null_max_tokens``). A chat has all of the context.
+            longer["max_tokens"] = COMPLETION_MAX_TOKENS
         return Resumption("continued", {**fields, **longer})
     messages = list(fields["messages"])
     if fields.get("continue_final_message"):
