@@ -65,10 +65,7 @@ class Record:
         if isinstance(error, NotAdmitted):
             return
         self._metrics.attempts.inc(attempt.served_by, "final" if final else "retryable")
-        if attempt.reason is Reason.DRILL:
-            self._failed_drill(customer, attempt, error)
-        if isinstance(error, InternalFault):
-            self.defect(error, attempt.served_by)
+        self._failed(customer, attempt, error)
         provider = attempt.step.provider.name if isinstance(attempt.step, ProviderStep) else None
         if provider and isinstance(error, UpstreamStatus) and error.status in (401, 403):
             self._alarms.on(UNAUTHORIZED, provider, f"provider {provider} answers {error.status}: check its api_key")
@@ -134,8 +131,7 @@ class Record:
             served_by=rest.attempt.served_by,
             error=error.for_watchers,
         )
-        if isinstance(error, InternalFault):
-            self.defect(error, broken.attempt.served_by)
+        self._failed(customer, broken.attempt, error)
 
     def restarted(self, customer: CustomerPolicy, broken: Answer, rest: Answer, error: UpstreamError) -> None:
         """A stream broke of which next to nothing was told, and another answer takes its place."""
@@ -150,10 +146,7 @@ class Record:
             error=error.for_watchers,
         )
         self._changed(customer, attempt)
-        if broken.attempt.reason is Reason.DRILL:
-            self._failed_drill(customer, broken.attempt, error)
-        if isinstance(error, InternalFault):
-            self.defect(error, broken.attempt.served_by)
+        self._failed(customer, broken.attempt, error)
 
     def stream_broke(self, customer: CustomerPolicy, answer: Answer, error: UpstreamError, why: str = "") -> None:
         """A stream ended with an error frame. ``why``: it could not go on elsewhere, where it was to."""
@@ -165,10 +158,7 @@ class Record:
         self._events.add(
             "stream_broken", customer=customer.name, served_by=served_by, error=error.for_watchers, **found
         )
-        if answer.attempt.reason is Reason.DRILL:
-            self._failed_drill(customer, answer.attempt, error)
-        if isinstance(error, InternalFault):
-            self.defect(error, served_by)
+        self._failed(customer, answer.attempt, error)
 
     def defect(self, error: Exception, where: str = "request") -> None:
         """Something failed that cannot: a person has to look."""
@@ -182,9 +172,12 @@ class Record:
             self._answered_by[customer.name] = "none"
             self._events.add("unavailable", customer=customer.name, tried="; ".join(journey.tried))
 
-    def _failed_drill(self, customer: CustomerPolicy, attempt: Attempt, error: UpstreamError) -> None:
-        if self._witness is not None:
+    def _failed(self, customer: CustomerPolicy, attempt: Attempt, error: UpstreamError) -> None:
+        """Tell whom else it concerns: of a drill its witness, of a defect a person."""
+        if attempt.reason is Reason.DRILL and self._witness is not None:
             self._witness(customer, attempt, model="", error=str(error))
+        if isinstance(error, InternalFault):
+            self.defect(error, attempt.served_by)
 
     def _changed(self, customer: CustomerPolicy, attempt: Attempt) -> None:
         """One event when a customer's answers start or stop being degraded, or change who gives them."""
