@@ -27,7 +27,7 @@ from tests.faults.history import Arrival, Asked, History
 from tests.faults.invariants import CANCELLED_WITHIN_S, SLACK_S, Weather, complaints
 from tests.faults.store_process import StoreProcess
 from tests.support.eventually import eventually
-from tests.support.lag import Lag
+from tests.support.lag import Lag, Until
 from tests.support.processes import Processes, Simulator
 from tests.support.raw_client import RawClient
 
@@ -52,19 +52,6 @@ SHOWN: Final = 20
 """Complaints in the message of a test that fails."""
 
 Rule = dict[str, Any]
-
-
-class _Until:
-    """So many seconds from now, and what the machine takes meanwhile."""
-
-    def __init__(self, within_s: float) -> None:
-        self._at = time.monotonic() + within_s
-        self._lag = Lag()
-
-    @property
-    def over(self) -> bool:
-        now = time.monotonic()
-        return now > self._at and now > self._at + self._lag.s
 
 
 class House:
@@ -266,7 +253,7 @@ class House:
 
     async def recovered(self, *, within_s: float = HEALING_S) -> None:
         """Have the gateway use both boxes for every adapter again, and every provider. Raises AssertionError."""
-        until = _Until(within_s)
+        until = Until(within_s)
         while shut := [box for box in self.gateway.status()["boxes"] if box["state"] != "closed"]:
             assert not until.over, f"not back within {within_s} s: {shut}"
             for box in shut:
@@ -293,7 +280,7 @@ class House:
             await asyncio.sleep(0.02)
         await self._cleared(until)
 
-    async def _cleared(self, until: _Until) -> None:
+    async def _cleared(self, until: Until) -> None:
         """Have each adapter, and the provider, answer once: a failure or two in a row, and the end of a box that one
         adapter alone may have been at, show nowhere and are counted together with those of the next test."""
         left = {adapter: customer for customer in EVERYBODY for adapter in customer.adapters}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from tests.support.lag import Lag
+from tests.support.lag import Until
 
 Value = TypeVar("Value")
 
@@ -21,10 +20,10 @@ async def eventually(
     """The first true value that ``condition`` gives. Raises AssertionError when there is none in time, without what the
     processes of the test waited for a CPU meanwhile.
     """
-    deadline, lag = time.monotonic() + within_s, Lag()
+    until = Until(within_s)
     while not (value := condition()):
-        assert time.monotonic() < deadline or time.monotonic() < deadline + lag.s, (
-            f"not within {within_s} s (and {lag.s:.1f} s without a CPU); the last value was {value!r}"
+        assert not until.over, (
+            f"not within {within_s} s (and {until.lag_s:.1f} s without a CPU); the last value was {value!r}"
         )
         await asyncio.sleep(every_s)
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,25 @@ class Lag:
     def s(self) -> float:
         """Until now."""
         return sum(waited - self._before.get(pid, 0) for pid, waited in _waited_ns().items()) / 1e9
+
+
+class Until:
+    """So many seconds from now, and what the machine takes meanwhile."""
+
+    def __init__(self, within_s: float) -> None:
+        self._at = time.monotonic() + within_s
+        self._lag = Lag()
+
+    @property
+    def lag_s(self) -> float:
+        """What it has taken so far."""
+        return self._lag.s
+
+    @property
+    def over(self) -> bool:
+        """Whether they have passed."""
+        now = time.monotonic()
+        return now > self._at and now > self._at + self.lag_s
 
 
 def _waited_ns() -> dict[int, int]:
