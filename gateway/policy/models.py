@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag
 
+from gateway.policy.compiled import OnBrokenStream, Priority
 from gateway.policy.durations import Duration, Every
 from gateway.policy.engine_options import EngineOptions
 from gateway.policy.keys import Keys as Keys
@@ -226,11 +227,11 @@ class Rules(Keys):
     """Until the first content is out, whoever answers. 60s."""
     stall_timeout: Duration | None = None
     """The longest silence between two frames. 10s."""
-    on_broken_stream: Literal["resume", "restart", "error"] | None = None
+    on_broken_stream: OnBrokenStream | None = None
     """What happens when a stream breaks after its first content. resume."""
     seed_streams: bool | None = None
     """Give sampled streams a `seed` where the client names none, so that another box can say them again. false."""
-    priority: Literal["high", "standard", "low"] | None = None
+    priority: Priority | None = None
     """Who goes first when there is not enough for all. standard."""
     limits: Limits | None = None
     """Requests and tokens a minute, requests at once."""
