@@ -16,7 +16,7 @@ from contextlib import suppress
 from gateway.errors import StoreError
 from gateway.policy.policy_alarms import AlarmSink, writing
 from gateway.policy.reconnect import patiently
-from gateway.policy.standing import REPLICA_TTL_S, Replica, Standing
+from gateway.policy.standing import Replica, Standing
 from gateway.policy.store import PolicyStore
 from gateway.tasks import TaskSet
 
@@ -27,9 +27,6 @@ BEAT_S = 1.5
 
 JITTER = 0.2
 """Share of it by which they are spread to both sides."""
-
-TTL_S = REPLICA_TTL_S
-"""Three signs of life that are missing: a gateway that was away for less comes back to the share it had."""
 
 
 class Heartbeat:
@@ -100,7 +97,7 @@ class Heartbeat:
             if replaced:
                 await self._store.forget(*replaced)
         self.known = tuple(one for one in known if one.id not in replaced)
-        alive = [one.id for one in self.known if one.silent_s <= TTL_S]
+        alive = [one.id for one in self.known if not one.is_silent]
         found = len(alive), alive.index(self.id)
         if found != self._known:
             self._known = found

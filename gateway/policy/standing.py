@@ -10,7 +10,8 @@ import msgspec
 from gateway.policy.versions import Head
 
 REPLICA_TTL_S = 5.0
-"""After so long without a sign of life a gateway counts as silent: it shares nothing, and is not waited for."""
+"""After so long without a sign of life, three of which are missing then, a gateway counts as silent: it shares nothing,
+and is not waited for. One that was away for less comes back to the share it had."""
 
 
 class Refusal(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.policy import replicas
+from gateway.policy import replicas, standing
 from gateway.policy.embedded import EmbeddedValkey
 from gateway.policy.replicas import Heartbeat
 from gateway.policy.standing import Standing
@@ -46,7 +46,7 @@ class Gateways:
 @pytest.fixture
 async def gateways(valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateways]:
     monkeypatch.setattr(replicas, "BEAT_S", 0.05)
-    monkeypatch.setattr(replicas, "TTL_S", 0.5)
+    monkeypatch.setattr(standing, "REPLICA_TTL_S", 0.5)
     started = Gateways(valkey.url)
     yield started
     for heartbeat in started.beating:
@@ -85,7 +85,7 @@ async def test_while_the_store_is_away_the_last_number_stays(gateways: Gateways,
     await eventually(lambda: seen and other and seen[-1][0] == other[-1][0] == 2)
     changes = len(seen), len(other)
     await valkey.stop()
-    await asyncio.sleep(replicas.TTL_S * 2)  # the time itself is what is tested
+    await asyncio.sleep(standing.REPLICA_TTL_S * 2)  # the time itself is what is tested
     assert (len(seen), len(other)) == changes
     await valkey.start()
     _, third = gateways.start()
@@ -106,7 +106,7 @@ async def test_what_has_changed_is_said_before_the_next_sign_of_life(
     gateways: Gateways, store: PolicyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replicas, "BEAT_S", 3600.0)
-    monkeypatch.setattr(replicas, "TTL_S", 60.0)
+    monkeypatch.setattr(standing, "REPLICA_TTL_S", 60.0)
     heartbeat, seen = gateways.start()
     await eventually(lambda: bool(seen))
     gateways.in_force = Head("s", 7, "d")
