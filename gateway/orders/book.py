@@ -40,8 +40,7 @@ class OrderBook:
             if holds == known or (order.id not in self._ends and order.until_ms <= server_ms):
                 continue
             self._orders[order.target] = holds
-            left_s = min((order.until_ms - server_ms) / 1000, LONGEST_S)
-            self._ends.setdefault(order.id, now + left_s)
+            self._ends.setdefault(order.id, now + _left_s(order, server_ms))
             changed = True
         return changed
 
@@ -69,7 +68,7 @@ class OrderBook:
         """Work out again when these orders end: so far it was by a clock that was not the store's."""
         for order in self._orders.values():
             if order.id in ids:
-                self._ends[order.id] = now + min((order.until_ms - server_ms) / 1000, LONGEST_S)
+                self._ends[order.id] = now + _left_s(order, server_ms)
 
     def unfinished(self, now: float) -> list[Order]:
         """All entries that a gateway needs that knows nothing yet: those that would still run, taken back or not."""
@@ -108,3 +107,7 @@ class OrderBook:
             del self._orders[target]
         kept = ids | {order.id for order in self._orders.values()}
         self._ends = {id: end for id, end in self._ends.items() if id in kept}
+
+
+def _left_s(order: Order, server_ms: int) -> float:
+    return min((order.until_ms - server_ms) / 1000, LONGEST_S)
