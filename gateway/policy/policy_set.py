@@ -42,10 +42,14 @@ class StoredDocument(msgspec.Struct, frozen=True):
 
 
 class Unread(Sequence[CustomerFile]):
-    """Customers by what was made of them, ``documents``, which is valid: they are read only if somebody looks."""
+    """Customers by what was made of them, ``documents``, which is valid: they are read only if somebody looks.
 
-    def __init__(self, documents: Iterable[bytes]) -> None:
+    ``adapters``: how many all of them have.
+    """
+
+    def __init__(self, documents: Iterable[bytes], adapters: int) -> None:
         self._documents = tuple(documents)
+        self.adapters = adapters
 
     @cached_property
     def _all(self) -> tuple[CustomerFile, ...]:
@@ -66,12 +70,6 @@ class Unread(Sequence[CustomerFile]):
 
     def __hash__(self) -> int:
         return hash(self._all)
-
-
-class Counted(msgspec.Struct):
-    """Of a customer's document, how many adapters there are."""
-
-    adapters: list[msgspec.Raw]
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ class PolicySet:
     def adapters(self) -> int:
         """How many there are."""
         if isinstance(self.customers, Unread):
-            return sum(len(msgspec.json.decode(one, type=Counted).adapters) for one in self._documents.values())
+            return self.customers.adapters
         return sum(len(customer.adapters) for customer in self.customers)
 
     @cached_property

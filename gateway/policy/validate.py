@@ -187,7 +187,7 @@ class _Folder:
         sources = {file.relative: file.text for file in self._files.values()}
         sources |= {f"{CUSTOMERS}/{name}": one.text for name, one in files.items()}
         documents = {name: one.document for name, one in zip(names, files.values(), strict=True)}
-        customers = Unread(documents.values())
+        customers = Unread(documents.values(), len(adapters))
         found = PolicySet(fleet, defaults, customers, sources, tuple(self._diagnostics))
         return found.found_good(documents, proven=True)
 
