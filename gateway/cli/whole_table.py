@@ -13,8 +13,7 @@ ANY_WIDTH = 10_000
 
 def print_whole(console: Console, table: Table) -> None:
     """Print ``table`` with words wrapped and none cut: as lists, headed by the first column, where it is too wide."""
-    needed = Measurement.get(console, console.options.update(width=ANY_WIDTH), table).minimum
-    if needed <= console.width:
+    if width(console, table).minimum <= console.width:
         console.print(table)
         return
     if table.title is not None:
@@ -30,6 +29,11 @@ def print_whole(console: Console, table: Table) -> None:
         for name, cell in zip(names[1:], cells, strict=True):
             fields.add_row(f"  {name}", cell)
         console.print(fields)
+
+
+def width(console: Console, table: Table) -> Measurement:
+    """How many columns ``table`` takes, at least with words wrapped and at most with none."""
+    return Measurement.get(console, console.options.update(width=ANY_WIDTH), table)
 
 
 def _line(name: RenderableType, cell: RenderableType) -> Text:

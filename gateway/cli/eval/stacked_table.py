@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gateway.cli.whole_table import width
+
 _LONGEST_NAME = 24
 """Columns of a row's name beyond which it goes on in the next line, so that figures have room."""
-_UNBOUNDED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +36,10 @@ def _groups(console: Console, headings: Sequence[str], rows: Sequence[Row]) -> l
     """Which columns stand in which table: each takes as many as fit, and one at least."""
     found: list[list[int]] = [[]]
     for column in range(1, len(headings)):
-        if found[-1] and _width(console, _table(headings, rows, [*found[-1], column], "")) > console.width:
+        if found[-1] and width(console, _table(headings, rows, [*found[-1], column], "")).maximum > console.width:
             found.append([])
         found[-1].append(column)
     return found
-
-
-def _width(console: Console, table: Table) -> int:
-    return table.__rich_measure__(console, console.options.update_width(_UNBOUNDED)).maximum
 
 
 def _table(headings: Sequence[str], rows: Sequence[Row], columns: Sequence[int], title: str) -> Table:
