@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
@@ -13,6 +12,7 @@ import yaml
 from backend.planner.calibration import Calibration, calibrated, over, together
 from backend.planner.terms import PlanError
 from backend.simulator.engine_knobs import ModelKnobs
+from gateway.policy.diagnostics import nearest
 
 NAMES = tuple(one.name for one in fields(ModelKnobs) if one.name != "max_cpu_loras")
 """What a file of an engine may hold, as the options are called."""
@@ -36,10 +36,8 @@ def read_engine(path: Path) -> ModelKnobs:
         raise PlanError(f"{path} holds no engine: write such as `decode_ms: 5.1`, one a line")
     for name, value in content.items():
         if name not in NAMES:
-            near = get_close_matches(str(name), NAMES, 1)
-            raise PlanError(
-                f"{path}: {name} is nothing of an engine's" + (f" (did you mean {near[0]}?)" if near else "")
-            )
+            near = nearest(str(name), NAMES)
+            raise PlanError(f"{path}: {name} is nothing of an engine's" + (f" (did you mean {near}?)" if near else ""))
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
             raise PlanError(f"{path}: {name}: {value!r} is not a number from 0 on")
     return ModelKnobs(**content)
