@@ -22,10 +22,11 @@ from pydantic import ValidationError
 
 from gateway.policy.alone import Alone
 from gateway.policy.compile import Common
-from gateway.policy.models import CustomerFile, Rules
+from gateway.policy.models import CustomerFile
 from gateway.policy.policy_set import dumped
 from gateway.policy.quick_source import QuickReader
 from gateway.policy.read_before import Entry, ReadBefore
+from gateway.policy.rules_apart import MOST_RULES, RULES, without_rules
 from gateway.policy.source import SourceError, decode, read_bounded
 
 WORTH_IT = 2_000
@@ -33,12 +34,6 @@ WORTH_IT = 2_000
 MOST_PROCESSES = 8
 CHUNKS = 4
 """For each process, so that they end at about the same time."""
-
-
-RULES = tuple(Rules.model_fields)
-IS_RULE = set(RULES)
-MOST_RULES = 1_000
-"""Different ones of customers that are remembered."""
 
 
 class Ahead(NamedTuple):
@@ -132,7 +127,7 @@ class _Rules:
 
     @cached_property
     def _document(self) -> bytes:
-        return self.customer.model_dump_json(exclude_unset=True, include=IS_RULE).encode()
+        return self.customer.model_dump_json(exclude_unset=True, include=set(RULES)).encode()
 
     def document(self, own: CustomerFile) -> bytes:
         """That of a customer who has these rules, and of whom ``own`` is the rest: rules come first."""
@@ -168,8 +163,7 @@ class _Reader:
                 common = self._alone.common(customer)
                 self._rules[shared] = _Rules(tuple(map(values.get, RULES)), customer, common)
                 return Ahead(text, dumped(customer), self._alone.in_order(customer, common))
-            # No rule of the model is about two of its keys.
-            own = CustomerFile.model_validate({name: value for name, value in values.items() if name not in IS_RULE})
+            own = CustomerFile.model_validate(without_rules(values))
             return Ahead(text, known.document(own), self._alone.in_order(own, known.common))
         except (OSError, SourceError, ValidationError):
             return None

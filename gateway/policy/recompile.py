@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from gateway.errors import PolicyError
-from gateway.policy import models
 from gateway.policy.compile import Common, CompiledCustomer, Frame, assembled, compile_policy, refuse_inconsistent
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.models import CustomerFile
 from gateway.policy.policy_set import PolicySet, StoredDocument, stored_document, validated, validated_customer
+from gateway.policy.rules_apart import MOST_RULES, RULES, without_rules
 from gateway.policy.together import distinct
 from gateway.policy.uncollected import uncollected
 from gateway.policy.versions import StoredVersion
@@ -28,11 +28,6 @@ AT_ONCE = 100
 """Customers that are validated before they are compiled: with 10,000 validated at once a compilation peaked at 129 MiB
 and not at 80, and to let go of them held everybody up for 20 ms."""
 
-
-RULES = tuple(models.Rules.model_fields)
-IS_RULE = frozenset(RULES)
-MOST_RULES = 1_000
-"""Different ones of a version's customers that are remembered."""
 
 Rules = tuple[bytes, ...]
 """A customer's, as they are written in the document, key by key."""
@@ -129,9 +124,7 @@ class _Reader:
                 return customer, None
             self._seen.add(rules)
             return customer, rules
-        # No rule of the model is about two of its keys.
-        own = msgspec.json.encode({name: value for name, value in parts.items() if name not in IS_RULE})
-        return validated_customer(own, index), rules
+        return validated_customer(msgspec.json.encode(without_rules(parts)), index), rules
 
 
 def _hold_together(parts: Sequence[CompiledCustomer]) -> bool:
