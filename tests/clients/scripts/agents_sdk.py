@@ -24,7 +24,7 @@ def agent_of(told: Told, **more: Any) -> Agent[Any]:
 
 
 def config_of(told: Told) -> RunConfig:
-    client = AsyncOpenAI(base_url=told.base_url, api_key=told.key, max_retries=told.retries)
+    client = AsyncOpenAI(**told.access())
     chosen = {"use_responses": False} if told.api == "chat" else {}
     return RunConfig(model_provider=OpenAIProvider(openai_client=client, **chosen))
 
@@ -80,4 +80,4 @@ async def structured(told: Told) -> None:
 
 
 if __name__ == "__main__":
-    main({"plain": plain, "stream": stream, "tools": tools, "stream-tools": stream_tools, "structured": structured})
+    main(plain, stream, tools, stream_tools, structured)

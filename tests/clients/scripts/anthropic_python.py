@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from answers import note_degraded
 from anthropic import AsyncAnthropic
 from pydantic import BaseModel
 from report import LOOK_UP_OF_MESSAGES, QUESTION, Told, main
@@ -19,11 +20,12 @@ class Answer(BaseModel):
 
 
 def client_of(told: Told) -> AsyncAnthropic:
-    return AsyncAnthropic(base_url=told.root_url, api_key=told.key, max_retries=told.retries)
+    return AsyncAnthropic(**told.access())
 
 
 def note(told: Told, message: Any) -> None:
     """Of a whole answer."""
+    note_degraded(told, message)
     told.seen |= {
         "text": "".join(block.text for block in message.content if block.type == "text"),
         "finish": message.stop_reason,
@@ -35,8 +37,6 @@ def note(told: Told, message: Any) -> None:
             if block.type == "tool_use"
         ],
     }
-    if degraded := (message.model_extra or {}).get("degraded"):
-        told.seen["degraded"] = degraded
 
 
 async def plain(told: Told) -> None:
@@ -50,8 +50,7 @@ async def stream(told: Told) -> None:
     async with client_of(told) as client:
         events = await client.messages.create(model=told.model, max_tokens=MOST, messages=MESSAGES, stream=True)
         async for event in events:
-            if degraded := (event.model_extra or {}).get("degraded"):
-                told.seen["degraded"] = degraded
+            note_degraded(told, event)
             if event.type == "message_start":
                 told.seen["model"] = event.message.model
             elif event.type == "content_block_delta" and event.delta.type == "text_delta":
@@ -96,13 +95,4 @@ async def stream_structured(told: Told) -> None:
 
 
 if __name__ == "__main__":
-    main(
-        {
-            "plain": plain,
-            "stream": stream,
-            "tools": tools,
-            "stream-tools": stream_tools,
-            "structured": structured,
-            "stream-structured": stream_structured,
-        }
-    )
+    main(plain, stream, tools, stream_tools, structured, stream_structured)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import instructor
+from answers import note_chat, note_degraded
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 from report import QUESTION, Told, main
@@ -18,8 +19,7 @@ class Answer(BaseModel):
 
 
 def client_of(told: Told, mode: instructor.Mode = instructor.Mode.TOOLS) -> Any:
-    client = AsyncOpenAI(base_url=told.base_url, api_key=told.key, max_retries=told.retries)
-    return instructor.from_openai(client, mode=mode)
+    return instructor.from_openai(AsyncOpenAI(**told.access()), mode=mode)
 
 
 async def asked(told: Told, mode: instructor.Mode) -> None:
@@ -27,18 +27,13 @@ async def asked(told: Told, mode: instructor.Mode) -> None:
     answer, raw = await client.chat.completions.create_with_completion(
         model=told.model, messages=MESSAGES, response_model=Answer
     )
-    told.seen |= {
-        "parsed": answer.model_dump(),
-        "model": raw.model,
-        "degraded": (raw.model_extra or {}).get("degraded"),
-    }
+    note_degraded(told, raw)
+    told.seen |= {"parsed": answer.model_dump(), "model": raw.model}
 
 
 async def plain(told: Told) -> None:
     answer = await client_of(told).chat.completions.create(model=told.model, messages=MESSAGES, response_model=None)
-    choice = answer.choices[0]
-    told.seen |= {"text": choice.message.content, "finish": choice.finish_reason, "model": answer.model}
-    told.seen |= {"tokens": answer.usage.completion_tokens, "degraded": (answer.model_extra or {}).get("degraded")}
+    note_chat(told, answer)
 
 
 async def stream(told: Told) -> None:
@@ -59,4 +54,4 @@ async def structured(told: Told) -> None:
 
 
 if __name__ == "__main__":
-    main({"plain": plain, "stream": stream, "tools": tools, "structured": structured})
+    main(plain, stream, tools, structured)

@@ -23,15 +23,15 @@ def look_up(answered_by: str, numbers: list[int]) -> str:
 
 
 def chat_of(told: Told) -> BaseChatModel:
-    given: dict[str, Any] = {"model": told.model, "api_key": told.key, "max_retries": told.retries}
     # Each is in an environment that has not got the other.
     if told.api == "messages":
         from langchain_anthropic import ChatAnthropic
 
-        return ChatAnthropic(base_url=told.root_url, max_tokens=1000, **given)
+        return ChatAnthropic(model=told.model, max_tokens=1000, **told.access())
     from langchain_openai import ChatOpenAI
 
-    return ChatOpenAI(base_url=told.base_url, stream_usage=True, use_responses_api=told.api == "responses", **given)
+    of_responses = told.api == "responses"
+    return ChatOpenAI(model=told.model, stream_usage=True, use_responses_api=of_responses, **told.access())
 
 
 def note(told: Told, message: AIMessage) -> None:
@@ -80,24 +80,9 @@ async def embeddings(told: Told) -> None:
     from langchain_openai import OpenAIEmbeddings
 
     # Else it counts the tokens of OpenAI's models, for which it fetches their vocabulary.
-    client = OpenAIEmbeddings(
-        model=told.model,
-        base_url=told.base_url,
-        api_key=told.key,
-        max_retries=told.retries,
-        check_embedding_ctx_length=False,
-    )
+    client = OpenAIEmbeddings(model=told.model, check_embedding_ctx_length=False, **told.access())
     told.seen["vectors"] = await client.aembed_documents(TEXTS)
 
 
 if __name__ == "__main__":
-    main(
-        {
-            "plain": plain,
-            "stream": stream,
-            "tools": tools,
-            "stream-tools": stream_tools,
-            "structured": structured,
-            "embeddings": embeddings,
-        }
-    )
+    main(plain, stream, tools, stream_tools, structured, embeddings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import litellm
+from answers import note_chat, note_chunk
 from pydantic import BaseModel
 from report import LOOK_UP, QUESTION, TEXTS, Told, main
 
@@ -20,28 +21,15 @@ class Answer(BaseModel):
 async def complete(told: Told, **more: Any) -> Any:
     return await litellm.acompletion(
         model=f"openai/{told.model}",
-        api_base=told.base_url,
-        api_key=told.key,
-        max_retries=told.retries,
+        **told.access("api_base"),
         messages=MESSAGES,
         **more,
     )
 
 
 def note(told: Told, answer: Any) -> None:
-    choice = answer.choices[0]
-    told.seen |= {
-        "text": choice.message.content or "",
-        "finish": choice.finish_reason,
-        "model": answer.model,
-        "tokens": answer.usage.completion_tokens,
-        "degraded": getattr(answer, "degraded", None),
-        "headers": answer._hidden_params.get("additional_headers"),
-        "calls": [
-            {"name": call.function.name, "arguments": call.function.arguments, "id": call.id}
-            for call in choice.message.tool_calls or ()
-        ],
-    }
+    note_chat(told, answer)
+    told.seen["headers"] = answer._hidden_params.get("additional_headers")
 
 
 async def plain(told: Told) -> None:
@@ -50,14 +38,7 @@ async def plain(told: Told) -> None:
 
 async def stream(told: Told) -> None:
     async for chunk in await complete(told, stream=True, stream_options={"include_usage": True}):
-        told.seen["model"] = chunk.model
-        if degraded := getattr(chunk, "degraded", None):
-            told.seen["degraded"] = degraded
-        for choice in chunk.choices:
-            told.say(choice.delta.content)
-            told.seen["finish"] = choice.finish_reason or told.seen.get("finish")
-        if usage := getattr(chunk, "usage", None):
-            told.seen["tokens"] = usage.completion_tokens
+        note_chunk(told, chunk)
 
 
 async def tools(told: Told) -> None:
@@ -78,22 +59,11 @@ async def structured(told: Told) -> None:
 async def embeddings(told: Told) -> None:
     answer = await litellm.aembedding(
         model=f"openai/{told.model}",
-        api_base=told.base_url,
-        api_key=told.key,
-        max_retries=told.retries,
+        **told.access("api_base"),
         input=TEXTS,
     )
     told.seen |= {"vectors": [one["embedding"] for one in answer.data], "model": answer.model}
 
 
 if __name__ == "__main__":
-    main(
-        {
-            "plain": plain,
-            "stream": stream,
-            "tools": tools,
-            "stream-tools": stream_tools,
-            "structured": structured,
-            "embeddings": embeddings,
-        }
-    )
+    main(plain, stream, tools, stream_tools, structured, embeddings)

@@ -14,9 +14,7 @@ litellm.suppress_debug_info = True
 async def create(told: Told, **more: Any) -> Any:
     return await litellm.anthropic.messages.acreate(
         model=f"anthropic/{told.model}",
-        api_base=told.root_url,
-        api_key=told.key,
-        max_retries=told.retries,
+        **told.access("api_base"),
         max_tokens=1000,
         messages=[{"role": "user", "content": QUESTION}],
         **more,
@@ -53,4 +51,4 @@ async def structured(told: Told) -> None:
 
 
 if __name__ == "__main__":
-    main({"plain": plain, "tools": tools, "structured": structured})
+    main(plain, tools, structured)

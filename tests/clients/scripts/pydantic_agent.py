@@ -22,13 +22,13 @@ def model_of(told: Told) -> Model[Any]:
         from pydantic_ai.models.anthropic import AnthropicModel
         from pydantic_ai.providers.anthropic import AnthropicProvider
 
-        of_anthropic = AsyncAnthropic(base_url=told.root_url, api_key=told.key, max_retries=told.retries)
+        of_anthropic = AsyncAnthropic(**told.access())
         return AnthropicModel(told.model, provider=AnthropicProvider(anthropic_client=of_anthropic))
     from openai import AsyncOpenAI
     from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
     from pydantic_ai.providers.openai import OpenAIProvider
 
-    client = AsyncOpenAI(base_url=told.base_url, api_key=told.key, max_retries=told.retries)
+    client = AsyncOpenAI(**told.access())
     kind = OpenAIResponsesModel if told.api == "responses" else OpenAIChatModel
     return kind(told.model, provider=OpenAIProvider(openai_client=client))
 
@@ -92,4 +92,4 @@ async def structured(told: Told) -> None:
 
 
 if __name__ == "__main__":
-    main({"plain": plain, "stream": stream, "tools": tools, "stream-tools": stream_tools, "structured": structured})
+    main(plain, stream, tools, stream_tools, structured)

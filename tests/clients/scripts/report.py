@@ -46,16 +46,17 @@ class Told:
     def __init__(self, told: Mapping[str, Any]) -> None:
         self.api: str = told["api"]
         self.base_url: str = told["base_url"]
+        if self.api == "messages":  # who asks for them writes the path's version as well
+            self.base_url = self.base_url.removesuffix("/v1")
         self.key: str = told["key"]
         self.model: str = told["model"]
         self.retries: int = told["retries"]
         self.seen: dict[str, Any] = {"text": "", "pieces": 0}
         self.enough = asyncio.Event()
 
-    @property
-    def root_url(self) -> str:
-        """The base URL as those have it who write the path's version themselves."""
-        return self.base_url.removesuffix("/v1")
+    def access(self, address: str = "base_url") -> dict[str, Any]:
+        """What a library has to know of the gateway. ``address``: what it calls its URL."""
+        return {address: self.base_url, "api_key": self.key, "max_retries": self.retries}
 
     def say(self, piece: str | None) -> None:
         """A piece of a stream's text."""
@@ -69,12 +70,13 @@ class Told:
 Scenario = Callable[[Told], Awaitable[None]]
 
 
-def main(scenarios: Mapping[str, Scenario]) -> None:
-    """Do the scenario that each line of standard input names, and print what was seen of it.
+def main(*scenarios: Scenario) -> None:
+    """Do the scenario that each line of standard input names, and print what was seen of it. ``stream_tools`` does
+    ``stream-tools``.
 
     An exception is what the library's user would have got: it is reported under ``errors``, with those behind it.
     """
-    asyncio.run(_all(scenarios))
+    asyncio.run(_all({scenario.__name__.replace("_", "-"): scenario for scenario in scenarios}))
 
 
 async def _all(scenarios: Mapping[str, Scenario]) -> None:
