@@ -41,6 +41,16 @@ def expect_marked(client: Client, seen: Seen, caller: Caller) -> None:
         assert seen["degraded"]["reason"] in ("backend_down", "circuit_open")
 
 
+async def at_faulty_box(town: Town, client: Client, scenario: str, kind: str, **fault: Any) -> tuple[Caller, Seen]:
+    """Somebody new whose box has the fault, while the other box and a provider live."""
+    caller = town.caller()
+    box = await town.first_box(caller)
+    box.admin.fault(kind, adapter=caller.adapter, **fault)
+    seen = await town.ask(client, scenario, caller)
+    expect_fired(box.admin.rules())
+    return caller, seen
+
+
 async def with_dead_box(town: Town, client: Client, scenario: str) -> None:
     caller = town.caller()
     box = await town.first_box(caller)
@@ -68,12 +78,7 @@ async def test_nobody_notices_that_the_box_is_killed_before_a_stream_begins(town
 async def test_nobody_notices_a_box_that_refuses_or_lets_go_before_it_says_something(
     town: Town, client: Client, fault: dict[str, Any], scenario: str
 ) -> None:
-    caller = town.caller()
-    box = await town.first_box(caller)
-    fault = dict(fault)
-    box.admin.fault(fault.pop("kind"), adapter=caller.adapter, **fault)
-    seen = await town.ask(client, scenario, caller)
-    expect_fired(box.admin.rules())
+    caller, seen = await at_faulty_box(town, client, scenario, **fault)
     expect_undisturbed(client, seen, caller)
 
 
@@ -115,11 +120,7 @@ async def test_without_any_box_tools_are_called_still(town: Town, client: Client
 
 @all_that("stream", resume=True)
 async def test_a_stream_that_breaks_goes_on_at_the_other_box(town: Town, client: Client) -> None:
-    caller = town.caller()
-    box = await town.first_box(caller)
-    box.admin.fault("reset_mid_stream", adapter=caller.adapter, after_chunks=ENDED_EARLY)
-    seen = await town.ask(client, "stream", caller)
-    expect_fired(box.admin.rules())
+    caller, seen = await at_faulty_box(town, client, "stream", "reset_mid_stream", after_chunks=ENDED_EARLY)
     expect_undisturbed(client, seen, caller)
 
 
@@ -137,11 +138,7 @@ async def test_a_stream_that_nobody_can_go_on_with_is_an_exception(town: Town, c
 @all_that("stream", resume=False)
 async def test_a_stream_of_named_events_that_breaks_is_an_exception(town: Town, client: Client) -> None:
     """Though another box and a provider live: nothing of it is kept that they could go on with."""
-    caller = town.caller()
-    box = await town.first_box(caller)
-    box.admin.fault("reset_mid_stream", adapter=caller.adapter, after_chunks=ENDED_EARLY)
-    seen = await town.ask(client, "stream", caller)
-    expect_fired(box.admin.rules())
+    caller, seen = await at_faulty_box(town, client, "stream", "reset_mid_stream", after_chunks=ENDED_EARLY)
     await expect_broken(town, client, seen, caller)
 
 
