@@ -21,6 +21,10 @@ SDK: Final = ALWAYS | {"stream-tools", "stream-structured"}
 OPENAI: Final = SDK | {"completions", "models", "embeddings"}
 FRAMEWORK: Final = ALWAYS | {"stream-tools"}
 API = Literal["chat", "responses", "messages"]
+OPENING: Final[Mapping[API, int]] = {"chat": 1, "responses": 4, "messages": 2}
+"""Events of each API's streams before the first with text."""
+NUMBERLESS: Final = 3
+"""Tokens of the simulator's objects before the first with a number."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,11 @@ class Client:
     def resumes(self) -> bool:
         """Whether the gateway goes on with its broken streams at another box."""
         return self.api == "chat"
+
+    @property
+    def opening(self) -> int:
+        """Events of its stream before the first piece that it shows."""
+        return OPENING[self.api] + (NUMBERLESS if self.streams_objects else 0)
 
     def hides(self, seen: Mapping[str, Any]) -> bool:
         """Whether it shows nothing of an answer but the object that was made of it."""

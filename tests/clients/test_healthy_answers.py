@@ -11,6 +11,8 @@ from tests.clients.town import TOKENS, Caller, Town, expect_own_vectors
 from tests.faults.invariants import CANCELLED_WITHIN_S, SLACK_S
 from tests.support.eventually import eventually
 
+STALLED_AFTER = 10
+"""Events of a stream before it stands still."""
 FINISHED = ("stop", "completed", "end_turn")
 """How each API says that an answer is whole; frameworks have one word for all."""
 
@@ -110,9 +112,9 @@ async def test_vectors_are_the_adapters_own_one_for_each_text(town: Town, client
 async def test_leaving_a_stream_frees_the_box(town: Town, client: Client) -> None:
     caller = town.caller()
     for box in town.boxes.values():
-        box.admin.fault("stall", adapter=caller.adapter, after_chunks=10)
+        box.admin.fault("stall", adapter=caller.adapter, after_chunks=STALLED_AFTER)
     # The client's process lives on: nothing else closes its connection.
-    seen = await town.ask(client, "cancel", caller)
+    seen = await town.ask(client, "cancel", caller, pieces=STALLED_AFTER - client.opening)
     assert seen["cancelled"] is True
     within_s = CANCELLED_WITHIN_S + SLACK_S
     (arrived,) = await eventually(

@@ -1,5 +1,5 @@
 // openai-node: chat, legacy completions, models and embeddings.
-import { NAMED, PIECES, QUESTION, SCHEMA, TEXTS, load, main, say } from "./report.mjs";
+import { NAMED, QUESTION, SCHEMA, TEXTS, load, main, say } from "./report.mjs";
 
 const OpenAI = (await load("openai")).default;
 const { zodResponseFormat } = await load("openai/helpers/zod");
@@ -58,7 +58,7 @@ await main({
     told.seen.headers = Object.fromEntries(response.headers);
   },
   stream: (told) => stream(told),
-  cancel: (told) => stream(told, PIECES),
+  cancel: (told) => stream(told, told.pieces),
   tools: async (told) => note(told, await chatOf(told).create({ ...asked(told), tools: [LOOK_UP] })),
   "stream-tools": async (told) =>
     note(told, await chatOf(told).stream({ ...asked(told), tools: [LOOK_UP] }).finalChatCompletion()),

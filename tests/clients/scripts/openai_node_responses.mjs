@@ -1,5 +1,5 @@
 // openai-node's Responses API.
-import { NAMED, PIECES, QUESTION, SCHEMA, load, main, say } from "./report.mjs";
+import { NAMED, QUESTION, SCHEMA, load, main, say } from "./report.mjs";
 
 const OpenAI = (await load("openai")).default;
 const { zodTextFormat } = await load("openai/helpers/zod");
@@ -48,7 +48,7 @@ await main({
     told.seen.headers = Object.fromEntries(response.headers);
   },
   stream: (told) => stream(told),
-  cancel: (told) => stream(told, PIECES),
+  cancel: (told) => stream(told, told.pieces),
   tools: async (told) => note(told, await responsesOf(told).create({ ...asked(told), tools: [LOOK_UP] })),
   "stream-tools": async (told) =>
     note(told, await responsesOf(told).stream({ ...asked(told), tools: [LOOK_UP] }).finalResponse()),

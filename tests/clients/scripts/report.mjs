@@ -8,7 +8,6 @@ export const load = async (name) => import(pathToFileURL(require.resolve(name)).
 
 export const QUESTION = "Where is my parcel?";
 export const TEXTS = ["Where is my parcel?", "It is at the depot."];
-export const PIECES = 3;
 export const NAMED = { name: "look_up", description: "Look something up." };
 export const SCHEMA = {
   type: "object",

@@ -12,9 +12,6 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
-PIECES = 3
-"""So many pieces of a stream come before the scenario ``cancel`` leaves, once it stands still."""
-
 QUESTION = "Where is my parcel?"
 
 TEXTS = ["Where is my parcel?", "It is at the depot."]
@@ -51,6 +48,9 @@ class Told:
         self.key: str = told["key"]
         self.model: str = told["model"]
         self.retries: int = told["retries"]
+        self.pieces: int | None = told.get("pieces")
+        """Of the scenario ``cancel``: those that come before the stream stands still."""
+
         self.seen: dict[str, Any] = {"text": "", "pieces": 0}
         self.enough = asyncio.Event()
 
@@ -63,7 +63,7 @@ class Told:
         if piece:
             self.seen["text"] += piece
             self.seen["pieces"] += 1
-            if self.seen["pieces"] == PIECES:
+            if self.seen["pieces"] == self.pieces:
                 self.enough.set()
 
 
@@ -98,15 +98,14 @@ async def _whole(scenario: Scenario, told: Told) -> None:
 
 async def _cancelled(scenarios: Mapping[str, Scenario], told: Told) -> None:
     """Cancel the task in the middle of its stream, and go on living: the end of the process would close any
-    connection."""
+    connection.
+
+    It is done where the stream stands still: Python 3.11's wait_for, on which some libraries stand, loses a
+    cancellation that comes together with a piece.
+    """
     async with asyncio.TaskGroup() as group:
         task = group.create_task(scenarios["stream"](told))
         await asyncio.wait_for(told.enough.wait(), 30)
-        # Python 3.11's wait_for, on which some libraries stand, loses a cancellation that comes together with a piece.
-        pieces = 0
-        while pieces != told.seen["pieces"]:
-            pieces = told.seen["pieces"]
-            await asyncio.sleep(0.2)
         task.cancel()
     told.seen["cancelled"] = task.cancelled()
     _print(told.seen)
