@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import FrameType
 
@@ -67,7 +66,6 @@ def drain(number: int, frame: FrameType | None) -> None:
 
 print(START, flush=True)
 if says := os.environ.get("FAKE_VLLM_SAYS"):
-    time.sleep(0.2)  # long enough that its start is seen
     sys.exit(says)
 signal.signal(signal.SIGTERM, signal.SIG_IGN if "FAKE_VLLM_DEAF" in os.environ else drain)
 ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()

@@ -22,6 +22,16 @@ from tests.support.eventually import eventually
 FAKE = Path(__file__).parent / "fake_engine.py"
 
 
+class WatchedLog(LogFile):
+    """Counts how often it was looked whether there is too much of it."""
+
+    looks = 0
+
+    def trim(self) -> bool:
+        self.looks += 1
+        return super().trim()
+
+
 class Supervised:
     """A stand-in server under a supervisor in this process. ``told``: every event so far."""
 
@@ -29,7 +39,7 @@ class Supervised:
         port = free_port()
         command = VllmCommand((sys.executable, str(FAKE), "--port", str(port)), {})
         self.told: list[Event] = []
-        self.log = LogFile(folder / "a.log")
+        self.log = WatchedLog(folder / "a.log")
         self.process = BoxProcess("a", command, log=self.log.path)
         self.supervisor = Supervisor(
             self.process,
@@ -53,7 +63,8 @@ async def test_a_server_whose_log_is_taken_away_serves_on(tmp_path: Path, monkey
     await box.until(Ready)
     box.log.path.unlink()
     await box.until(LogLost)
-    await asyncio.sleep(0.3)
+    looks = box.log.looks
+    await eventually(lambda: box.log.looks > looks + 1)
     assert box.process.running
     box.supervisor.stop()
     assert await running
