@@ -66,7 +66,11 @@ def over(under: ModelKnobs, upper: ModelKnobs) -> ModelKnobs:
 def _of_load(
     boxes: Mapping[str, Sequence[Observed]], report: Mapping[str, Any], name: str, slots: int | None
 ) -> Calibration:
-    batches = sorted(one for found in boxes.values() for one in _batches(found))
+    unhindered = {box: _decoded(there, [0.0] * len(there)) for box, there in boxes.items()}
+    # The mean number of sequences that ran while each did.
+    batches = sorted(
+        tokens / (boxes[box][n].output_tokens - 1) for box, decoded in unhindered.items() for n, tokens in decoded
+    )
     low, high = batches[len(batches) // 10], batches[-1 - len(batches) // 10]
     if high < LEAST_SPREAD * low:
         raise CalibrationError(
@@ -76,9 +80,9 @@ def _of_load(
     adapters = max(len({one.adapter for one in found} - {""}) for found in boxes.values())
     count = slots
     if count is None:
-        fits = {n: found for n in range(1, adapters + 1) if (found := _fitted(boxes, n, passes=1)) is not None}
+        fits = {n: found for n in range(1, adapters + 1) if (found := _fitted(boxes, unhindered, n)) is not None}
         count = min(fits, key=lambda n: fits[n].off, default=1)
-    if (best := _fitted(boxes, count, passes=PASSES)) is None:
+    if (best := _fitted(boxes, unhindered, count, passes=PASSES)) is None:
         raise CalibrationError(
             f"{name}: its requests are too much alike to tell costs apart: let prompts and answers differ in length "
             "(prompt_tokens: {uniform: [100, 500]} in the traffic file)"
@@ -118,32 +122,40 @@ class _Fitted:
     swaps: int
 
 
-def _fitted(boxes: Mapping[str, Sequence[Observed]], slots: int, *, passes: int) -> _Fitted | None:
-    found = None
-    for _ in range(passes):
-        prompt_s, swap_s = (0.0, 0.0) if found is None else found.costs[2:]
-        rows, values, swaps = _equations(boxes, slots, prompt_s, swap_s)
-        if (costs := fit(rows, values)) is None:
+_Decoded = Sequence[tuple[int, float]]
+"""Where a stream stands in its box's, and all tokens that the box decoded between its first and its last."""
+
+
+def _fitted(
+    boxes: Mapping[str, Sequence[Observed]], unhindered: Mapping[str, _Decoded], slots: int, *, passes: int = 1
+) -> _Fitted | None:
+    """``unhindered``: what was decoded by each box, were nobody ever held up, which the first pass takes for true."""
+    found = _fit(boxes, unhindered, slots)
+    for _ in range(passes - 1):
+        if found is None:
             return None
-        off = [
-            abs(value - sum(a * b for a, b in zip(row, costs, strict=True))) / value
-            for row, value in zip(rows, values, strict=True)
-        ]
-        found = _Fitted(costs, median(off), swaps)
+        prompt_s, swap_s = found.costs[2:]
+        decoded = {}
+        for box, there in boxes.items():
+            pairs = zip(there, swapped(there, slots), strict=True)
+            decoded[box] = _decoded(there, [one.prompt_tokens * prompt_s + swap * swap_s for one, swap in pairs])
+        found = _fit(boxes, decoded, slots)
     return found
 
 
-def _batches(there: Sequence[Observed]) -> list[float]:
-    """The mean number of sequences that ran while each did."""
-    nothing = [0.0] * len(there)
-    return [tokens / (one.output_tokens - 1) for one, (tokens, _, _) in _beside(there, [False] * len(there), nothing)]
+def _fit(boxes: Mapping[str, Sequence[Observed]], decoded: Mapping[str, _Decoded], slots: int) -> _Fitted | None:
+    rows, values, swaps = _equations(boxes, decoded, slots)
+    if (costs := fit(rows, values)) is None:
+        return None
+    off = [
+        abs(value - sum(a * b for a, b in zip(row, costs, strict=True))) / value
+        for row, value in zip(rows, values, strict=True)
+    ]
+    return _Fitted(costs, median(off), swaps)
 
 
-def _beside(
-    there: Sequence[Observed], swap: Sequence[bool], held_up: Sequence[float]
-) -> list[tuple[Observed, tuple[float, int, int]]]:
-    """For each that is counted: all tokens that its box decoded between its first and its last, the prompt tokens that
-    were computed then, and the swaps. ``held_up``: the seconds for which each kept all others from decoding."""
+def _decoded(there: Sequence[Observed], held_up: Sequence[float]) -> _Decoded:
+    """Of each that is counted. ``held_up``: the seconds for which each kept all others from decoding."""
     firsts = [one.first_s for one in there]
     sums = [0.0, *accumulate(held_up)]
 
@@ -151,38 +163,42 @@ def _beside(
         lost = sums[bisect_right(firsts, end_s)] - sums[bisect_right(firsts, begin_s)]
         return max(end_s - begin_s - lost, 1e-6)
 
+    whole_s = [decoding_s(one.first_s, one.last_s) for one in there]
     longest_s = max(one.last_s - one.first_s for one in there)
     found = []
-    for one in there:
+    for number, one in enumerate(there):
         if not one.counted or one.last_s <= one.first_s:
             continue
-        tokens, prompts, swaps = 0.0, 0, 0
-        for n in range(bisect_left(firsts, one.first_s - longest_s), bisect_left(firsts, one.last_s + SAME_STEP_S)):
+        tokens = 0.0
+        for n in range(bisect_left(firsts, one.first_s - longest_s), bisect_left(firsts, one.last_s)):
             other = there[n]
             begin_s, end_s = max(one.first_s, other.first_s), min(one.last_s, other.last_s)
             if begin_s < end_s:
-                share = decoding_s(begin_s, end_s) / decoding_s(other.first_s, other.last_s)
+                share = decoding_s(begin_s, end_s) / whole_s[n]
                 tokens += (other.output_tokens - 1) * min(share, 1.0)
-            if other.first_s > one.first_s + SAME_STEP_S:
-                prompts += other.prompt_tokens
-                swaps += swap[n]
-        found.append((one, (tokens, prompts, swaps)))
+        found.append((number, tokens))
     return found
 
 
 def _equations(
-    boxes: Mapping[str, Sequence[Observed]], slots: int, prompt_s: float, swap_s: float
+    boxes: Mapping[str, Sequence[Observed]], decoded: Mapping[str, _Decoded], slots: int
 ) -> tuple[list[list[float]], list[float], int]:
     """Rows over (a step, a sequence, a prompt token, a swap), in seconds; and how many swaps there were."""
     rows, values, count = [], [], 0
-    for there in boxes.values():
-        swap = swapped(there, slots)
-        count += sum(swap)
-        held_up = [one.prompt_tokens * prompt_s + brought * swap_s for one, brought in zip(there, swap, strict=True)]
-        for one, (tokens, prompts, swaps) in _beside(there, swap, held_up):
+    for box, there in boxes.items():
+        firsts = [one.first_s for one in there]
+        prompts = [0, *accumulate(one.prompt_tokens for one in there)]
+        swaps = [0, *accumulate(map(int, swapped(there, slots)))]
+        count += swaps[-1]
+        for n, tokens in decoded[box]:
+            one = there[n]
+            # Who came meanwhile, and was not of the same step.
+            begin = bisect_right(firsts, one.first_s + SAME_STEP_S)
+            end = bisect_left(firsts, one.last_s + SAME_STEP_S)
             # As long as one token takes: an equation of hundreds of steps is worth no more than one of a few.
             size = (one.output_tokens - 1) ** 0.5
-            rows.append([(one.output_tokens - 1) / size, tokens / size, prompts / size, swaps / size])
+            came = one.output_tokens - 1, tokens, prompts[end] - prompts[begin], swaps[end] - swaps[begin]
+            rows.append([amount / size for amount in came])
             values.append((one.last_s - one.first_s) / size)
     return rows, values, count
 
