@@ -12,22 +12,30 @@ from backend.planner.scenario import Scenario
 
 
 class Hopeless:
-    """Asked of a run as it goes on. Only what is certain counts: it says True of no run that would reach the goal, and
-    False of many that will not."""
+    """Asked of one run as it goes on. Only what is certain counts: it says True of no run that would reach the goal,
+    and False of many that will not."""
 
     def __init__(self, goal: Goal, scenario: Scenario) -> None:
-        self._clauses = [clause for clause in goal.clauses if clause.what in _COUNTED]
+        self._warm_up_s = scenario.warm_up_s
+        self._over = dict.fromkeys((clause for clause in goal.clauses if clause.what in _COUNTED), 0)
         counted = [one for one in scenario.arrivals if one.at_s >= scenario.warm_up_s]
         self._requests = len(counted)
         self._streams = sum(one.streamed for one in counted)
+        self._seen = 0
+        self._running: list[Asked] = []
 
     def __call__(self, run: Run) -> bool:
         """Whether to give up."""
-        ended = [one for one in run.counted if one.ended and not one.refused]
-        return any(self._missed(clause, ended) for clause in self._clauses)
+        new = [one for one in run.asked[self._seen :] if one.at_s >= self._warm_up_s]
+        self._seen = len(run.asked)
+        looked_at = self._running + new
+        self._running = [one for one in looked_at if not one.ended]
+        ended = [one for one in looked_at if one.ended and not one.refused]
+        for clause in self._over:
+            self._over[clause] += sum(_COUNTED[clause.what](one, clause) for one in ended)
+        return any(self._missed(clause, over) for clause, over in self._over.items())
 
-    def _missed(self, clause: Clause, ended: list[Asked]) -> bool:
-        over = sum(_COUNTED[clause.what](one, clause) for one in ended)
+    def _missed(self, clause: Clause, over: int) -> bool:
         if clause.quantile is None:
             # Those over their customers' limits leave the whole, which so is as large at most.
             share = over / self._requests
