@@ -96,11 +96,11 @@ class Traffic:
 
     def _arrivals(self, times: int, seed: int) -> Sequence[Arrival]:
         mix = self._mix(times)
-        if self.mix is None or mix is None:
+        if mix is None:
             return more_of(self.trace, times, self.length_s, seed)
         askers = [
             Asker(twin(one.customer, n), twin(one.model, n), one.share / times)
-            for one in population(self.mix, self.known)
+            for one in population(mix, self.known)
             for n in range(times)
         ]
         return schedule(mix, seed, askers)
