@@ -150,9 +150,8 @@ def _stripped(sign: int, digits: tuple[int, ...], exponent: int) -> Number:
 
 def _within_doubles(integer: Number) -> bool:
     """Whether it is one of those that a double has, each and every one."""
-    return (
-        len(integer.digits) + integer.exponent <= 16 and int(f"{integer.digits}0") * 10**integer.exponent <= 10 * 2**53
-    )
+    # Of few digits, as a power of ten may be of any size.
+    return len(integer.digits) + integer.exponent <= 16 and int(integer.digits or "0") * 10**integer.exponent <= 2**53
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
