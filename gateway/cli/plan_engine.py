@@ -45,10 +45,11 @@ def read_engine(path: Path) -> ModelKnobs:
 
 def save_engine(path: Path, knobs: ModelKnobs, notes: Sequence[str]) -> None:
     """Write ``knobs`` for ``--engine``. Raises PlanError."""
-    lines = [f"# {note}" for note in notes]
-    lines += [f"{name}: {value:.6g}" for name in NAMES if (value := getattr(knobs, name)) is not None]
+    given = {name: value for name in NAMES if (value := getattr(knobs, name)) is not None}
+    short = {name: value if isinstance(value, int) else float(f"{value:.6g}") for name, value in given.items()}
+    text = "".join(f"# {note}\n" for note in notes) + yaml.safe_dump(short, sort_keys=False)
     try:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise PlanError(f"cannot write {path}: {error.strerror or error}") from None
 

@@ -85,9 +85,10 @@ def test_the_engine_that_was_measured_is_found_again_saved_and_planned_with(
 ) -> None:
     engine = tmp_path / "engine.yaml"
     report = written(tmp_path / "load.json", measured)
-    found = plan("--calibrate", report, "--save-engine", str(engine))
+    found = plan("--calibrate", report, "--save-engine", str(engine), "--kv-cache-tokens", "1000000")
     assert found.returncode == 0, found.stderr
     costs = yaml.safe_load(engine.read_text())
+    assert costs["kv_cache_tokens"] == 1_000_000
     assert costs["decode_ms"] == pytest.approx(5.0, rel=0.1)
     # With what another adapter adds, which grows with the batch as well.
     assert 0.36 < costs["decode_ms_per_seq"] < 0.46
