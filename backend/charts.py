@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from backend.round_values import round_values
+
 WIDTH, HEIGHT = 640, 240
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 36
 COLOURS = 6
@@ -34,7 +36,7 @@ def line_chart(title: str, series: Sequence[Series], *, x: str, y: str, logarith
     xs = _Axis(scale(low), scale(high), LEFT, WIDTH - RIGHT)
     ys = _Axis(0.0, _round_up(max(py for _, py in known)), HEIGHT - BOTTOM, TOP)
     parts = [_frame(title), _y_ticks(ys, y)]
-    ticks = _decades(low, high) if logarithmic_x else _even(xs.low, xs.high)
+    ticks = _decades(low, high) if logarithmic_x else xs.marks()
     for tick in ticks:
         at = xs.at(scale(tick))
         parts.append(f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{_short(tick)}</text>')
@@ -77,6 +79,9 @@ class _Axis:
         span = self.high - self.low
         return self.begin + (self.end - self.begin) * ((value - self.low) / span if span else 0.5)
 
+    def marks(self) -> list[float]:
+        return round_values(self.low, self.high) if self.high > self.low else [self.low]
+
 
 def _frame(title: str) -> str:
     return (
@@ -87,7 +92,7 @@ def _frame(title: str) -> str:
 
 def _y_ticks(axis: _Axis, label: str) -> str:
     parts = [f'<text x="{LEFT + 6}" y="{TOP + 10}">{escape(label)}</text>']
-    for tick in _even(axis.low, axis.high):
+    for tick in axis.marks():
         at = axis.at(tick)
         parts.append(f'<path d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}" stroke="currentColor" opacity=".12"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_short(tick)}</text>')
@@ -110,17 +115,6 @@ def _legend(names: Sequence[str]) -> str:
         f'<span><i style="background:var(--c{n % COLOURS})"></i>{escape(name)}</span>' for n, name in enumerate(names)
     )
     return f'<p class="legend">{"".join(spans)}</p>'
-
-
-def _even(low: float, high: float) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten, six at most."""
-    if high <= low:
-        return [low]
-    rough = (high - low) / 5
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(step * power for step in (1, 2, 5, 10) if step * power >= rough * (1 - 1e-9))
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [step * number for number in range(first, last + 1)]
 
 
 def _decades(low: float, high: float) -> list[float]:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from backend.round_values import round_values
+
 WIDTH, HEIGHT = 720, 320
 LEFT, RIGHT, TOP, BOTTOM = 64, 190, 16, 44
 COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#bf3989", "#0a7ea4", "#57606a")
@@ -130,11 +132,7 @@ class _Scale:
             if len(within) > 2 * TICKS:
                 within = [value for value in within if f"{value:e}".startswith("1")]
         else:
-            rough = (high - low) / TICKS
-            size = 10.0 ** math.floor(math.log10(rough))
-            step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough)
-            first = math.ceil(low / step - 1e-9)
-            within = [step * number for number in range(first, math.floor(high / step + 1e-9) + 1)]
+            within = round_values(low, high)
         return [(value, self._label(value)) for value in within]
 
     def _label(self, value: float) -> str:
