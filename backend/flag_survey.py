@@ -9,25 +9,14 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from backend.value_survey import value_survey
 from backend.vllm_flags import TABLE, Flag, Kind, parse_version, read_table, write_table
+from backend.vllm_source import added_flags, classes, fields, flag_of, frontend_fields, parsed
 
-SOURCES = (
-    "engine/arg_utils.py",
-    "entrypoints/openai/cli_args.py",
-    "entrypoints/launchers/cli_args.py",
-)
 ACTIONS: dict[str, Kind] = {"store_true": "switch", "store_false": "switch", "StoreBoolean": "optional"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    names: tuple[str, ...]
-    kind: Kind
 
 
 def survey(package: Path) -> dict[str, tuple[Kind, tuple[str, ...]]]:
@@ -35,34 +24,27 @@ def survey(package: Path) -> dict[str, tuple[Kind, tuple[str, ...]]]:
 
     Raises OSError, SyntaxError.
     """
-    trees, configs = _parsed(package)
-    types = {name: kind for tree in (*configs, *trees) for name, kind in _field_types(tree)}
+    trees, configs = parsed(package)
+    types = {
+        name: _kind_of(annotation)
+        for tree in (*configs, *trees)
+        for one in classes(tree)
+        for name, annotation in fields(one)  # vLLM makes argparse's settings from these
+    }
     found: dict[str, tuple[Kind, tuple[str, ...]]] = {}
     for tree in trees:
-        for flag in (*_added(tree, types), *_frontend_fields(tree)):
-            long = [name for name in flag.names if name.startswith("--")]
-            if long and not any("{" in name for name in flag.names):
-                found[long[0]] = (flag.kind, tuple(sorted(set(flag.names) - {long[0]})))
+        flags = [(names, _kind_of_call(call, types)) for names, call in added_flags(tree)]
+        flags += [((flag_of(field),), _kind_of(annotation)) for field, annotation in frontend_fields(tree)]
+        for names, kind in flags:
+            long = [name for name in names if name.startswith("--")]
+            if long and not any("{" in name for name in names):
+                found[long[0]] = (kind, tuple(sorted(set(names) - {long[0]})))
     return found
 
 
 def values(package: Path) -> dict[str, str]:
     """What the flags take that take no more than numbers or certain names. Raises OSError, SyntaxError."""
-    return value_survey(package, *_parsed(package))
-
-
-def _parsed(package: Path) -> tuple[list[ast.Module], list[ast.Module]]:
-    trees = [ast.parse((package / source).read_text()) for source in SOURCES if (package / source).exists()]
-    return trees, [ast.parse(path.read_text()) for path in sorted((package / "config").glob("*.py"))]
-
-
-def _field_types(tree: ast.Module) -> Iterator[tuple[str, Kind]]:
-    """Each annotated field of each class; vLLM makes argparse's settings from these."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef):
-            for item in node.body:
-                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-                    yield item.target.id, _kind_of(item.annotation)
+    return value_survey(package, *parsed(package))
 
 
 def _kind_of(annotation: ast.expr) -> Kind:
@@ -70,18 +52,6 @@ def _kind_of(annotation: ast.expr) -> Kind:
     if "bool" not in names:
         return "value"
     return "optional" if "str" in names else "toggle"
-
-
-def _added(tree: ast.Module, types: dict[str, Kind]) -> Iterator[_Found]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument":
-            names = tuple(
-                argument.value.replace("_", "-")
-                for argument in node.args
-                if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
-            )
-            if names and names[0].startswith("-"):
-                yield _Found(names, _kind_of_call(node, types))
 
 
 def _kind_of_call(call: ast.Call, types: dict[str, Kind]) -> Kind:
@@ -102,15 +72,6 @@ def _kind_of_call(call: ast.Call, types: dict[str, Kind]) -> Kind:
 
 def _last_name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-
-
-def _frontend_fields(tree: ast.Module) -> Iterator[_Found]:
-    """``FrontendArgs`` and its base become flags field by field."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef) and node.name.endswith("FrontendArgs"):
-            for item in node.body:
-                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-                    yield _Found((f"--{item.target.id.replace('_', '-')}",), _kind_of(item.annotation))
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from backend.flag_values import CHOICE, FLOAT, INTEGER, SIZE
+from backend.vllm_source import added_flags, classes, fields, flag_of, frontend_fields
 
 PARSERS: Final = {
     "--tool-call-parser": ("tool_parsers/__init__.py", "_TOOL_PARSERS_TO_REGISTER"),
@@ -31,20 +32,11 @@ def value_survey(package: Path, sources: Iterable[ast.Module], configs: Iterable
     sources, configs = list(sources), list(configs)
     trees = [*configs, *sources]
     aliases = {name: value for tree in configs for name, value in _assigned(tree.body)}
-    fields = {
-        node.name: {
-            item.target.id: item.annotation
-            for item in node.body
-            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-        }
-        for tree in trees
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ClassDef)
-    }
+    annotations = {one.name: dict(fields(one)) for tree in trees for one in classes(tree)}
     found = {
         name: values
         for tree in sources
-        for name, values in (*_added(tree, fields, aliases), *_frontend(tree, aliases))
+        for name, values in (*_added(tree, annotations, aliases), *_frontend(tree, aliases))
         if values is not None
     }
     for flag, (source, table) in PARSERS.items():
@@ -71,9 +63,9 @@ def _keys(source: Path, table: str) -> list[str]:
     return []
 
 
-def _added(tree: ast.Module, fields: Fields, aliases: Mapping[str, ast.expr]) -> Iterator[tuple[str, str | None]]:
+def _added(tree: ast.Module, annotations: Fields, aliases: Mapping[str, ast.expr]) -> Iterator[tuple[str, str | None]]:
     """Every ``add_argument``; None where what it takes is not plain."""
-    classes = {
+    configs = {
         target.id: node.value.args[0].id  # model_kwargs = get_kwargs(ModelConfig)
         for node in ast.walk(tree)
         if isinstance(node, ast.Assign)
@@ -84,18 +76,15 @@ def _added(tree: ast.Module, fields: Fields, aliases: Mapping[str, ast.expr]) ->
         and isinstance(node.value.args[0], ast.Name)
     }
     changed, sizes, exceptions = _changed(tree), _sizes(tree), _exceptions(tree)
-    for node in ast.walk(tree):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+    for names, call in added_flags(tree):
+        long = [name for name in names if name.startswith("--")]
+        if not long:
             continue
-        names = [part.value for part in node.args if isinstance(part, ast.Constant) and isinstance(part.value, str)]
-        long = [name.replace("_", "-") for name in names if name.startswith("--")]
-        if node.func.attr != "add_argument" or not long:
-            continue
-        keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+        keywords = {keyword.arg: keyword.value for keyword in call.keywords}
         spread = _spread(keywords.get(None))
         if isinstance(spread, ast.Subscript) and isinstance(spread.value, ast.Name) and len(keywords) == 1:
             field = spread.slice.value if isinstance(spread.slice, ast.Constant) else None
-            annotation = fields.get(classes.get(spread.value.id, ""), {}).get(str(field))
+            annotation = annotations.get(configs.get(spread.value.id, ""), {}).get(str(field))
             plain = (spread.value.id, field) not in changed and field not in exceptions
             values = _values(annotation, aliases) if annotation is not None and plain else None
             yield long[0], SIZE if values == INTEGER and field in sizes else values
@@ -122,15 +111,9 @@ def _plain(keywords: Mapping[str | None, ast.expr]) -> str | None:
 
 
 def _frontend(tree: ast.Module, aliases: Mapping[str, ast.expr]) -> Iterator[tuple[str, str | None]]:
-    """``FrontendArgs`` and its base become flags field by field."""
     changed = {field for _, field in _changed(tree)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef) and node.name.endswith("FrontendArgs"):
-            for item in node.body:
-                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-                    field = item.target.id
-                    values = None if field in changed else _values(item.annotation, aliases)
-                    yield f"--{field.replace('_', '-')}", values
+    for field, annotation in frontend_fields(tree):
+        yield flag_of(field), None if field in changed else _values(annotation, aliases)
 
 
 def _exceptions(tree: ast.Module) -> set[str]:
