@@ -60,7 +60,7 @@ TIMED := faults workers
 
 # What failed is written down there, for `.ci/run` to look at once more (tests/second_look.py).
 FAILURES ?=
-PYTEST = $(BIN)/python -m pytest $(if $(FAILURES),-p tests.second_look --keep-failures $(FAILURES))
+PYTEST = $(BIN)/python -m pytest $(if $(FAILURES),-p tests.second_look --keep-failures=$(FAILURES))
 
 .PHONY: test
 test: setup ## Every test that needs no real engine

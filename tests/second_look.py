@@ -1,9 +1,10 @@
 """A second look at the tests that failed, for `.ci/run`: a test that fails on a busy machine alone is unsteady, and has
 to be mended, but says nothing of the change that is to land.
 
-As a plugin of pytest (``-p tests.second_look --keep-failures FOLDER``) it writes down what a run came to. As a command
-(``python -m tests.second_look FOLDER``) it runs the tests that failed once more, one after the other and beside nothing
-else. Its exit status:
+As a plugin of pytest (``-p tests.second_look --keep-failures=FOLDER``) it writes down what a run came to. The equals
+sign is needed: a folder that stands by itself pytest takes for one of tests, and looks for its settings there. As a
+command (``python -m tests.second_look FOLDER``) it runs the tests that failed once more, one after the other and
+beside nothing else. Its exit status:
 
 - 0: all of them passed; the last line names them.
 - 1: one failed again, or what failed can be no matter of luck: a run that broke off, a module that cannot be
@@ -135,7 +136,7 @@ def look_again(kept: list[Run], folder: Path) -> list[str]:
     left: list[str] = []
     for number, run in enumerate(run for run in kept if run.failed):
         again = folder / f"again-{number}"
-        options = ["-m", run.markers, "--keep-failures", str(again), *run.failed]
+        options = ["-m", run.markers, f"--keep-failures={again}", *run.failed]
         status = subprocess.run([*PYTEST, *options], check=False).returncode
         passed = frozenset(name for one in runs(again) for name in one.passed)
         not_passed = [name for name in run.failed if name not in passed]

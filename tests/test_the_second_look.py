@@ -34,8 +34,11 @@ UNREADABLE = FIRST + TRIED.replace("\n    ", "\n") + "assert not first\n\n" + SO
 class Suite:
     """A folder of tests, run as `make test` runs ours and looked at as `.ci/run` does."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kept: Path) -> None:
         self._folder = folder
+        # Elsewhere, and there before the run, as in CI.
+        self._kept = kept
+        kept.mkdir()
         (folder / "pytest.ini").write_text("[pytest]\nmarkers = slow\naddopts = -m 'not slow'\n")
 
     def run(self, *options: str, **modules: str) -> int:
@@ -43,11 +46,15 @@ class Suite:
         names = [f"test_{name}.py" for name in modules]
         for name, text in zip(names, modules.values(), strict=True):
             (self._folder / name).write_text(text)
-        return self._python("pytest", "-p", "tests.second_look", "--keep-failures", "kept", *options, *names).returncode
+        return self.pytest(*options, *names)
+
+    def pytest(self, *arguments: str) -> int:
+        """The exit status."""
+        return self._python("pytest", "-p", "tests.second_look", f"--keep-failures={self._kept}", *arguments).returncode
 
     def look(self) -> tuple[int, list[str]]:
         """Exit status and lines of the second look."""
-        looked = self._python("tests.second_look", "kept")
+        looked = self._python("tests.second_look", str(self._kept))
         return looked.returncode, looked.stdout.splitlines()
 
     def _python(self, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -60,8 +67,8 @@ class Suite:
 
 
 @pytest.fixture
-def suite(tmp_path: Path) -> Suite:
-    return Suite(tmp_path)
+def suite(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    return Suite(tmp_path, tmp_path_factory.mktemp("elsewhere") / "kept")
 
 
 def test_what_passes_by_itself_is_forgiven_and_named_with_its_first_failure(suite: Suite) -> None:
@@ -89,6 +96,15 @@ def test_a_worker_that_dies_is_looked_at_as_its_test_and_a_run_that_breaks_off_n
     assert (status, lines[-1]) == (0, "passed at the second try: test_dies.py::test_it")
     assert suite.run(dead=DIES) == -signal.SIGKILL
     assert suite.look() == (1, ["no second look: a run of pytest broke off"])
+
+
+@pytest.mark.parametrize("workers", [(), ("-p", "xdist", "-n", "1")])
+def test_a_run_of_the_whole_suite_keeps_the_settings_of_the_suite(
+    suite: Suite, tmp_path: Path, workers: tuple[str, ...]
+) -> None:
+    (tmp_path / "test_settings.py").write_text("def test_it(pytestconfig):\n    assert pytestconfig.inipath\n")
+    (tmp_path / "test_marked.py").write_text(FIRST + "@pytest.mark.slow\n" + BROKEN)
+    assert suite.pytest(*workers) == 0
 
 
 def test_a_module_that_cannot_be_read_is_no_matter_of_luck(suite: Suite) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ from tests.faults.invariants import Weather
 
 SEED: Final = 20261126
 STREAMS: Final = 2000
+ENOUGH: Final = 10
+"""Streams of a kind that went on at the other box. How many do depends on when the circuit of the faulty opens."""
 AT_ONCE: Final = 16
 BATCH: Final = 100
 BREAKS: Final = {
@@ -110,6 +113,11 @@ async def streams(
 
 async def test_with_one_of_two_boxes_breaking_them_no_stream_shows_it(house: House) -> None:
     found = await streams(house, STREAMS, ("box-b",), seed=SEED, tools=0.3, completions=0.2)
+    further = 0
+    while (few := _few_that_went_on(found)) and further < 10:
+        further += 1
+        found += await streams(house, 2 * BATCH, ("box-b",), seed=SEED + 100 * further, tools=0.3, completions=0.4)
+    assert not few, "so few went on elsewhere that this shows nothing"
     asked = [one.asked for one in found]
     await house.judge(asked, Weather(boxes=frozenset({"box-b"})))
     assert [str(one) for one in asked if one.seen.error is not None or not one.seen.whole] == []
@@ -119,14 +127,18 @@ async def test_with_one_of_two_boxes_breaking_them_no_stream_shows_it(house: Hou
             assert one.kind == "completions"
             assert len(choice.text.split()) == LIMIT, one.asked
         assert choice.names == ({0: "lookup"} if one.kind == "tools" else {}), one.asked
-    for kind in ("chat", "tools", "completions"):
-        assert sum(one.resumed for one in found if one.kind == kind) > STREAMS / 200, f"too few of {kind} went on"
     resumed = sum(
         float(line.rpartition(" ")[2])
         for line in house.gateway.metrics().splitlines()
         if line.startswith("failsoft_stream_resumes_total{") and '"resumed"' in line
     )
-    assert resumed > STREAMS / 40, "so few went on elsewhere that this shows nothing"
+    assert resumed >= sum(one.resumed for one in found)
+
+
+def _few_that_went_on(found: list[Broken]) -> list[str]:
+    """The kinds of which not enough did."""
+    went_on = Counter(one.kind for one in found if one.resumed)
+    return [kind for kind in ("chat", "tools", "completions") if went_on[kind] < ENOUGH]
 
 
 async def test_where_the_other_box_says_something_else_no_two_answers_are_put_together(house: House) -> None:
