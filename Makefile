@@ -50,12 +50,12 @@ $(VENV)/.installed: $(VENV)/.locked pyproject.toml
 run: setup $(if $(filter vllm,$(ENGINE)),engine) ## The demo on port 8080: boxes, provider, gateway (ENGINE=vllm: real boxes)
 	@exec $(BIN)/failsoft demo --engine $(ENGINE) --port $(PORT)
 
-# Half of the parallel part's time goes into waiting, for processes mostly: so half as many again as there are cores.
+# Tests wait as much as they work, for processes mostly: so twice as many at a time as there are cores.
 CORES := $(shell nproc 2>/dev/null || echo 2)
-JOBS ?= $(shell n=$$(( $(CORES) + ($(CORES) + 1) / 2 )); echo $$(( n < 8 ? n : 8 )))
+JOBS ?= $(shell n=$$(( 2 * $(CORES) )); echo $$(( n < 8 ? n : 8 )))
 
-# Tests in which processes are killed, frozen and waited for: beside many others they would measure those. They wait more
-# than they work, so that two at a time are none too many.
+# Tests in which processes are killed, frozen and waited for, apart from those that only work: beside them they would
+# measure those.
 TIMED := faults workers
 
 # What failed is written down there, for `.ci/run` to look at once more (tests/second_look.py).
@@ -65,10 +65,10 @@ PYTEST = $(BIN)/python -m pytest $(if $(FAILURES),-p tests.second_look --keep-fa
 .PHONY: test
 test: setup ## Every test that needs no real engine
 	@status=0; \
-	echo "what watches no clock, on several cores"; \
+	echo "what watches no clock"; \
 	$(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TIMED:%=--ignore=tests/%) || status=$$?; \
-	echo "processes and the time they take, two at a time"; \
-	$(PYTEST) -n 2 --dist loadfile $(TIMED:%=tests/%) || status=$$?; \
+	echo "processes and the time they take"; \
+	$(PYTEST) -n $(JOBS) --dist loadfile $(TIMED:%=tests/%) || status=$$?; \
 	exit $$status
 
 .PHONY: test-engine
