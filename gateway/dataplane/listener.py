@@ -17,10 +17,10 @@ from typing import Any, cast
 
 import httptools
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from gateway.dataplane.answers import error_body
-from gateway.dataplane.head_holder import HeadHolder
+from gateway.dataplane.cycle import CycleProtocol
 from gateway.dataplane.marks import answer_headers
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class _Refused(Exception):
     """Stops the parser from within a callback; what to answer is in ``BoundedHttpProtocol._refusal``."""
 
 
-class BoundedHttpProtocol(HttpToolsProtocol):
+class BoundedHttpProtocol(CycleProtocol):
     """uvicorn's protocol with bounded header blocks, errors in OpenAI's envelope, and :data:`ON_DISCONNECT`.
 
     A request to upgrade the connection is served as the plain HTTP request that it also is (RFC 9110, 7.8: a server
@@ -171,9 +171,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        if cast("dict[str, Any]", cycle.scope)["method"] != "HEAD":
-            # To a HEAD uvicorn writes no body, with which a held head would leave.
-            cycle.transport = cast("asyncio.Transport", HeadHolder(cycle.transport))
         super()._start_asgi_task(cycle, app)
 
     def _head_bytes(self) -> int:

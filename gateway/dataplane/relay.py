@@ -10,6 +10,7 @@ from typing import Any
 from gateway.clock import Clock
 from gateway.dataplane.answers import broken_stream_frames
 from gateway.dataplane.attempt import Answer
+from gateway.dataplane.cycle import push_of
 from gateway.dataplane.marks import Headers
 from gateway.dataplane.stream_guard import StreamGuard
 from gateway.errors import InternalFault, ShuttingDown, UpstreamError
@@ -91,26 +92,45 @@ async def _relay(
     The stall time-out runs only while the upstream is waited for, not while the client is slow to read, and only data
     events move it on: keep-alive comments are no sign that the engine still works.
     """
-    exchange, guard, permit = answer.exchange, answer.guard, answer.permit
+    exchange, guard, permit, push = answer.exchange, answer.guard, answer.permit, push_of(send)
     out = answer.body
     if exchange is None:
         return None, out  # fixed text, all of it
     if guard is None:
         raise TypeError("not a streamed answer")
     events = 0
+
+    def note_events() -> None:
+        nonlocal events
+        events = guard.events
+        now = clock()
+        exchange.until = now + stall_timeout_s
+        if permit is not None:
+            permit.progressed(now)
+
+    def relay_at_once(data: bytes) -> bool:
+        """Whether that went well, and all of it; else ``out`` is what of it may leave."""
+        nonlocal out
+        out = guard.feed(data)
+        if guard.complete or guard.error is not None:
+            return False
+        if out:
+            if push is None or not push(out):
+                return False
+            out = b""
+        if guard.events != events:
+            note_events()
+        return True
+
     while guard.error is None and not guard.complete:
         if out:
             await send({"type": "http.response.body", "body": out, "more_body": True})
             out = b""
         if guard.events != events:
-            events = guard.events
-            now = clock()
-            exchange.until = now + stall_timeout_s
-            if permit is not None:
-                permit.progressed(now)
+            note_events()
         try:
-            data = await exchange.read()
-            out = guard.feed(data) if data else guard.eof()
+            if not await exchange.hand_over(relay_at_once):
+                out = guard.eof()
         except UpstreamError as error:
             out = guard.lost(error)
             break
