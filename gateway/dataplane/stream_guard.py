@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from gateway.dataplane.chunk import Choice, Chunk, decode, keep, only_text
 from gateway.dataplane.said import Said
 from gateway.dataplane.sse import FRAME_LIMIT, EventSplitter, parse_event
 from gateway.errors import Aborted, ConnectionLost, ErrorFrame, ProtocolError, TooLarge, UpstreamError
@@ -27,33 +28,6 @@ Decoded = TypeVar("Decoded")
 
 Reshape = Callable[[bytes], bytes | None]
 """Makes one event's JSON what the client should see; None where nothing of it is left."""
-
-
-class _Delta(msgspec.Struct):
-    content: Any = None
-    tool_calls: Any = None
-    reasoning: Any = None
-    reasoning_content: Any = None
-    refusal: Any = None
-    function_call: Any = None
-    audio: Any = None
-
-
-class _Choice(msgspec.Struct):
-    index: int = 0
-    delta: _Delta | None = None
-    text: str | None = None
-    finish_reason: str | None = None
-
-
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice] | None = None
-    error: Any = None
-    model: str | None = None
-    usage: Any = None
-
-
-_decode = msgspec.json.Decoder(_Chunk).decode
 
 
 class _Contradiction(ProtocolError):
@@ -192,7 +166,24 @@ class StreamGuard:
                 raise ProtocolError("[DONE] without a finish_reason")
             self._end(out)
             return
-        content = self._check(payload)
+        try:
+            # What the struct skips over is not looked at as text, and a client that reads it as such would fail.
+            if not payload.isascii():
+                payload.decode()
+            chunk = decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ProtocolError(f"an event that is no chunk: {error}") from error
+        # Nearly all events bring more text and nothing else, which takes none of what follows.
+        if plain and self.committed and not self._finished and self._reshape is None and self.model is not None:
+            text = only_text(chunk)
+            if text is not None:
+                if (said := self.said) is not None:
+                    said.pieces.append(text)
+                    if said.payloads is not None:
+                        said.payloads.append(payload)
+                out.append(event + b"\n\n")
+                return
+        content = self._check(payload, chunk)
         if content is None:
             return
         if self._reshape is not None:
@@ -235,16 +226,9 @@ class StreamGuard:
         if self._held_bytes > HOLD_LIMIT:
             raise TooLarge(f"more than {HOLD_LIMIT} bytes of events without content")
 
-    def _check(self, payload: bytes) -> bool | None:
+    def _check(self, payload: bytes, chunk: Chunk) -> bool | None:
         """Whether the event bears content; None where it is not for the client. Raises what an event that must not
         leave stands for."""
-        try:
-            # What the struct skips over is not looked at as text, and a client that reads it as such would fail.
-            if not payload.isascii():
-                payload.decode()
-            chunk = _decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ProtocolError(f"an event that is no chunk: {error}") from error
         if chunk.error is not None:
             raise error_frame(payload)
         if chunk.choices is None:
@@ -279,13 +263,13 @@ class StreamGuard:
                 if self._owes_usage and choice.finish_reason:
                     self.ended = None  # it is said again with the finish, or not at all
                 elif self.said is not None:
-                    _keep(self.said, payload, choice.text if delta is None else delta.content, delta)
+                    keep(self.said, payload, choice.text if delta is None else delta.content, delta)
                 # When a provider's answer is reshaped this is taken care of; from a box it is garbage.
                 if over and self._strict:
                     raise _Contradiction(f"content for choice {choice.index} behind its finish_reason")
         return content
 
-    def _finish(self, choice: _Choice) -> None:
+    def _finish(self, choice: Choice) -> None:
         if choice.finish_reason == "abort":
             raise Aborted("the engine aborted the request")
         if choice.finish_reason == "error":
@@ -294,22 +278,6 @@ class StreamGuard:
         if choice.index in self._finished and self._strict:
             raise _Contradiction(f"choice {choice.index} finished twice")
         self._finished.add(choice.index)
-
-
-def _keep(said: Said, payload: bytes, text: Any, delta: _Delta | None) -> None:
-    if type(text) is str:
-        said.pieces.append(text)
-    elif text:
-        said.odd = True
-    if delta is not None and (
-        delta.tool_calls
-        or delta.reasoning
-        or delta.reasoning_content
-        or delta.refusal
-        or delta.function_call
-        or delta.audio
-    ):
-        said.events.append(payload)
 
 
 def error_frame(payload: bytes) -> ErrorFrame:
