@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Callable
+from functools import lru_cache
 
 Clock = Callable[[], float]
 """Monotonic seconds: the event loop's ``time``. Handed on within a request: to ask for the running loop takes a system
@@ -22,4 +23,14 @@ def wall_s() -> float:
 
 def today_utc() -> dt.date:
     """The current day, UTC."""
-    return dt.datetime.now(dt.UTC).date()
+    return _day(int(wall_s() // _DAY_S))
+
+
+_DAY_S = 86_400
+"""Seconds of each day in Unix time, which leaves leap seconds out."""
+
+
+@lru_cache(maxsize=2)
+def _day(number: int) -> dt.date:
+    """Asked for with every request, as a key may expire."""
+    return dt.date(1970, 1, 1) + dt.timedelta(days=number)

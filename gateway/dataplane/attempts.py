@@ -94,14 +94,15 @@ class Attempts:
         """The answer to one attempt, or to one that was made beside it; None where there was none. Raises
         ClientsMistake."""
 
+        if attempt.kind != "own" or not request.stream or attempt.forced:
+            try:
+                return await self._ask(call, customer, request, attempt, journey)
+            except UpstreamError:
+                return None
+
         def ask(beside: Attempt) -> Coroutine[Any, Any, Answer]:
             return self._ask(call, customer, request, beside, journey)
 
-        if attempt.kind != "own" or not request.stream or attempt.forced:
-            try:
-                return await ask(attempt)
-            except UpstreamError:
-                return None
         race = Race(call.task, attempt, journey, ask, now=call.clock, may_begin=self._races.take)
         try:
             answer = await self._ask(call, customer, request, attempt, journey, race.overdue)

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from gateway.accounts.accounts import Accounts
@@ -235,7 +235,8 @@ class DataPlane:
         finally:
             call.over()
 
-    async def _serve(self, call: Call, customer: CustomerPolicy, request: Request, send: Send) -> None:
+    def _serve(self, call: Call, customer: CustomerPolicy, request: Request, send: Send) -> Coroutine[Any, Any, None]:
+        # No coroutine of its own: all that happens to a request would pass through it.
         if self._ending:
             raise ShuttingDown("the gateway is shutting down")
-        await self._service.serve(call, customer, request, send)
+        return self._service.serve(call, customer, request, send)

@@ -127,6 +127,9 @@ class Service:
         if journey.tried:
             self._books.withheld(customer, journey.tried)
         if isinstance(answer, Answer):
+            if answer.exchange is None:
+                await self._give(call, customer, request, answer, began, send)
+                return
             resumer, attempts, record, books = self._resumer, self._attempts, self._record, self._books
             stream = Continuation(
                 call, customer, request, answer, journey, boxes,
@@ -157,6 +160,22 @@ class Service:
 
         return next_plan
 
+    async def _give(
+        self, call: Call, customer: CustomerPolicy, request: Request, answer: Answer, began: float, send: Send
+    ) -> None:
+        """Send an answer that is all there."""
+        clock = call.clock
+        try:
+            self._record.committed(customer, answer, clock() - began)
+            headers = call.headers(answer.attempt.served_by, answer.mark)
+            call.answered = True
+            await send_whole(send, 200, headers, JSON, answer.body)
+            self._record.ended(answer, clock() - began)
+            self._record.whole(customer, answer)
+        finally:
+            answer.drop(clock())
+            call.over(self._used(customer, request, answer))
+
     async def _relay(
         self, call: Call, customer: CustomerPolicy, request: Request, stream: Continuation, began: float, send: Send
     ) -> None:
@@ -167,11 +186,6 @@ class Service:
             self._record.committed(customer, answer, clock() - began)
             headers = call.headers(answer.attempt.served_by, answer.mark)
             call.answered = True
-            if answer.exchange is None:
-                await send_whole(send, 200, headers, JSON, answer.body)
-                self._record.ended(answer, clock() - began)
-                self._record.whole(customer, answer)
-                return
             call.stream = answer
             error = await relay_stream(
                 send,

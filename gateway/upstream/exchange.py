@@ -184,8 +184,18 @@ class Exchange:
                 self.fail(self._refusal or ProtocolError(f"not an HTTP/1.1 answer: {error}"))
                 return
             self._reusable = False
-        if self._take is not None and self._chunks:
-            self._hand_over(self._take)
+        take, waiter, chunks = self._take, self._waiter, self._chunks
+        # Who waits may have been cancelled, and not have heard of it yet.
+        if take is not None and chunks and waiter is not None and not waiter.done():
+            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            chunks.clear()
+            self._size = 0
+            try:
+                if not take(body):
+                    self._wake(stopped=True)
+            except Exception as error:
+                self._waiter = None
+                waiter.set_exception(error)
         if self._ended:
             self._finish()
             self._wake()
@@ -310,20 +320,6 @@ class Exchange:
         except BaseException:
             self.close()
             raise
-
-    def _hand_over(self, take: Callable[[bytes], bool]) -> None:
-        chunks, waiter = self._chunks, self._waiter
-        if waiter is None or waiter.done():
-            return  # who waited was cancelled, and has not heard of it yet
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        chunks.clear()
-        self._size = 0
-        try:
-            if not take(data):
-                self._wake(stopped=True)
-        except Exception as error:
-            self._waiter = None
-            waiter.set_exception(error)
 
     def _wake(self, *, stopped: bool = False) -> None:
         waiter = self._waiter
