@@ -37,6 +37,24 @@ def test_scalars_that_readers_of_yaml_disagree_about_are_neither_text_nor_number
     assert isinstance(value_of(f"a: {text}")["a"], Ambiguous)  # type: ignore[index]
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1_000", 1000),
+        ("1_", 1),
+        ("1__0", 10),
+        ("0", 0),
+        ("1.", 1.0),
+        ("1._", 1.0),
+        (".5_", 0.5),
+        ("._", "._"),
+        ("-._", "-._"),
+    ],
+)
+def test_underscores_between_and_after_digits_make_no_difference(text: str, value: object) -> None:
+    assert repr(value_of(f"a: {text}")) == repr({"a": value})
+
+
 @pytest.mark.parametrize("text", ["010", "1:30", "no", "2027-01-01", "~", "1.0"])
 def test_in_quotes_everything_is_text(text: str) -> None:
     assert value_of(f"a: '{text}'") == {"a": text}
