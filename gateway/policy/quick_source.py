@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from gateway.policy.block_shapes import Differs, Shape, Template, cut
 from gateway.policy.source import MAX_DEPTH, MAX_NODES, Ambiguous, resolve_scalar
 
 
@@ -20,11 +21,12 @@ class _NotQuick(Exception):
 
 _NO_KEY = object()
 
-_BEGINS = re.compile(r"^([A-Za-z_][A-Za-z0-9_]*)(?=:)", re.MULTILINE)
-_COMMENTS = re.compile(r"(?: *(?:#.*)?\n)*")
+_BEGINS = re.compile(r"\n([A-Za-z_][A-Za-z0-9_]*)(?=:)")
+_COMMENTS = re.compile(r"(?:\n *(?:#.*)?)*")
 _BETWEEN = ("---", "...", "%")
-_UNUSUAL = ("\r", "\x85", "\u2028", "\u2029", "\ufeff", "\n---", "\n...", "\n%")
-"""Line breaks of other kinds, and what stands between documents."""
+"""What stands between documents."""
+_BREAKS = ("\x85", "\u2028", "\u2029", "\ufeff")
+"""Line breaks of other kinds than ``\\n`` and ``\\r``, and a mark that may be none."""
 
 
 def read_quickly(text: str) -> Any:
@@ -36,7 +38,8 @@ def read_quickly(text: str) -> Any:
 
 
 class QuickReader:
-    """:func:`read_quickly` for many files that are alike: a block that was read before is not read again.
+    """:func:`read_quickly` for many files that are alike: a block that was read before is not read again, and one that
+    differs from others in words only is made of their shape (:mod:`gateway.policy.block_shapes`).
 
     A block is what a key at the beginning of a line begins, up to the next one; customers share most of theirs. Where
     there may be more to the layout than that, a file is read as a whole. What was read has to be left as it is.
@@ -45,16 +48,19 @@ class QuickReader:
     def __init__(self) -> None:
         self._known: dict[str, tuple[Any, int]] = {}
         self._seen: set[str] = set()
+        self._shapes: dict[Shape, Template | None] = {}
+        """None where blocks of a shape have to be read each."""
+        self._seen_shapes: set[Shape] = set()
 
     def read(self, text: str) -> Any:
         """What :func:`read_quickly` says of it."""
-        before, *rest = _BEGINS.split(text)
-        keys, blocks = rest[::2], rest[1::2]
-        if not keys or not _COMMENTS.fullmatch(before) or len(set(keys)) < len(keys):
-            return read_quickly(text)
-        if text.startswith(_BETWEEN) or any(one in text for one in _UNUSUAL):
+        before, *rest = _BEGINS.split("\n" + text)
+        keys, rests = rest[::2], rest[1::2]
+        if not keys or not _COMMENTS.fullmatch(before) or len(set(keys)) < len(keys) or _is_unusual(text):
             return read_quickly(text)
         try:
+            blocks = [f"{key}{rest}\n" for key, rest in zip(keys, rests, strict=True)]
+            blocks[-1] = blocks[-1][:-1]
             return self._read(keys, blocks)
         except (_NotQuick, yaml.YAMLError):
             return read_quickly(text)
@@ -63,14 +69,11 @@ class QuickReader:
         values: dict[str, Any] = {}
         nodes = 1
         own: dict[str, str] = {}
-        for key, rest in zip(keys, blocks, strict=True):
-            block = key + rest
+        for key, block in zip(keys, blocks, strict=True):
             known = self._known.get(block)
-            if known is None and block in self._seen:
-                (value,), count = _entries([key], block)
-                known = self._known[block] = value, count
             if known is None:
-                self._seen.add(block)
+                known = self._again(key, block) if block in self._seen else self._shaped(key, block)
+            if known is None:
                 own[key] = block
                 values[key] = None  # keeps its place
             else:
@@ -83,6 +86,46 @@ class QuickReader:
         if nodes > MAX_NODES:
             raise _NotQuick
         return values
+
+    def _again(self, key: str, block: str) -> tuple[Any, int]:
+        """Of a block that is there for the second time: from now on it is known."""
+        found = self._known[block] = _entry(key, block)
+        return found
+
+    def _shaped(self, key: str, block: str) -> tuple[Any, int] | None:
+        """Of a new block, where blocks like it are known."""
+        self._seen.add(block)
+        shape, words = cut(block)
+        if shape not in self._shapes:
+            if shape not in self._seen_shapes:
+                self._seen_shapes.add(shape)
+                return None
+            self._shapes[shape] = _template(key, shape)
+        template = self._shapes[shape]
+        try:
+            return None if template is None else (template.filled(words), template.nodes)
+        except Differs:
+            return None
+
+
+def _is_unusual(text: str) -> bool:
+    """Whether lines may be others than they seem."""
+    # Written out, as this is asked of each of thousands of files.
+    if "\r" in text or "\n---" in text or "\n..." in text or "\n%" in text or text.startswith(_BETWEEN):
+        return True
+    return not text.isascii() and any(one in text for one in _BREAKS)
+
+
+def _template(key: str, shape: Shape) -> Template | None:
+    try:
+        return Template(shape, lambda block: _entry(key, block))
+    except (Differs, _NotQuick, yaml.YAMLError):
+        return None
+
+
+def _entry(key: str, block: str) -> tuple[Any, int]:
+    (value,), nodes = _entries([key], block)
+    return value, nodes
 
 
 def _entries(keys: list[str], text: str) -> tuple[list[Any], int]:
