@@ -10,7 +10,7 @@ import hashlib
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -37,11 +37,12 @@ CHUNKS = 4
 
 
 class Ahead(NamedTuple):
-    """A valid file: its ``text``, and the ``document`` that is kept of the customer.
+    """A valid file: the SHA-256 of its bytes, its ``text``, and the ``document`` that is kept of the customer.
 
     ``in_order``: by itself it needs no further look (:class:`~gateway.policy.alone.Alone`).
     """
 
+    digest: bytes
     text: str
     document: bytes
     in_order: bool
@@ -52,8 +53,17 @@ class Ahead(NamedTuple):
         return CustomerFile.model_validate_json(self.document)
 
 
-def read_ahead(paths: Sequence[Path], alone: Alone) -> Mapping[Path, Ahead]:
-    """Those of ``paths``, of one folder of policies, that are valid; none where it is not worth it."""
+def read_ahead(
+    paths: Sequence[Path],
+    alone: Alone,
+    *,
+    meanwhile: Callable[[], object] = lambda: None,
+    keep: Callable[[Callable[[], None]], object] = lambda write: write(),
+) -> Mapping[Path, Ahead]:
+    """Those of ``paths``, of one folder of policies, that are valid; none where it is not worth it.
+
+    ``meanwhile``: done while other processes read, where there are any. ``keep`` is given what writes to the cache.
+    """
     if len(paths) < WORTH_IT:
         return {}
     cache = ReadBefore(paths[0].parent.parent, os.environ, alone.digest)
@@ -63,27 +73,30 @@ def read_ahead(paths: Sequence[Path], alone: Alone) -> Mapping[Path, Ahead]:
     new: list[Path] = []
     for path in paths:
         if before and (known := _known(path, before)) is not None:
-            digest, found[path] = known
-            entries[digest] = before[digest]
+            found[path] = known
+            entries[known.digest] = before[known.digest]
         else:
             new.append(path)
     if not new:
         return found
     alone.get_ready()
-    ahead = _on_all_cores(new, alone)
+    ahead = _on_all_cores(new, alone, meanwhile)
     if ahead:
         found |= ahead
-        entries |= {_sha256(one.text.encode()): Entry(one.document, one.in_order) for one in ahead.values()}
-        cache.write(entries)
+
+        def write() -> None:
+            cache.write(entries | {one.digest: Entry(one.document, one.in_order) for one in ahead.values()})
+
+        keep(write)
     return found
 
 
-def _known(path: Path, before: Mapping[bytes, Entry]) -> tuple[bytes, Ahead] | None:
+def _known(path: Path, before: Mapping[bytes, Entry]) -> Ahead | None:
     try:
         raw = read_bounded(path)
         digest = _sha256(raw)
         entry = before.get(digest)
-        return None if entry is None else (digest, Ahead(decode(raw), *entry))
+        return None if entry is None else Ahead(digest, decode(raw), *entry)
     except (OSError, SourceError):
         return None
 
@@ -92,7 +105,7 @@ def _sha256(raw: bytes) -> bytes:
     return hashlib.sha256(raw).digest()
 
 
-def _on_all_cores(paths: Sequence[Path], alone: Alone) -> Mapping[Path, Ahead]:
+def _on_all_cores(paths: Sequence[Path], alone: Alone, meanwhile: Callable[[], object]) -> Mapping[Path, Ahead]:
     processes = min(os.cpu_count() or 1, MOST_PROCESSES)
     if len(paths) < WORTH_IT or processes < 2 or sys.platform != "linux":
         return {path: one for path, one in zip(paths, _Reader(alone).read(paths), strict=True) if one is not None}
@@ -102,6 +115,7 @@ def _on_all_cores(paths: Sequence[Path], alone: Alone) -> Mapping[Path, Ahead]:
     try:
         with ProcessPoolExecutor(processes, forking, initializer=_begin, initargs=(alone,)) as pool:
             found = pool.map(_read, [[str(path) for path in chunk] for chunk in chunks])
+            meanwhile()
             # While the others read on.
             return {
                 path: Ahead(*one)
@@ -150,7 +164,8 @@ class _Reader:
 
     def _one(self, path: Path) -> Ahead | None:
         try:
-            text = decode(read_bounded(path))
+            raw = read_bounded(path)
+            text = decode(raw)
             values = self._quick.read(text)
             if not isinstance(values, dict):
                 return None
@@ -162,9 +177,9 @@ class _Reader:
                     self._rules.clear()
                 common = self._alone.common(customer)
                 self._rules[shared] = _Rules(tuple(map(values.get, RULES)), customer, common)
-                return Ahead(text, dumped(customer), self._alone.in_order(customer, common))
+                return Ahead(_sha256(raw), text, dumped(customer), self._alone.in_order(customer, common))
             own = CustomerFile.model_validate(without_rules(values))
-            return Ahead(text, known.document(own), self._alone.in_order(own, known.common))
+            return Ahead(_sha256(raw), text, known.document(own), self._alone.in_order(own, known.common))
         except (OSError, SourceError, ValidationError):
             return None
 
@@ -177,6 +192,6 @@ def _begin(alone: Alone) -> None:
     _here.append(_Reader(alone))
 
 
-def _read(paths: Sequence[str]) -> list[tuple[str, bytes, bool] | None]:
+def _read(paths: Sequence[str]) -> list[tuple[bytes, str, bytes, bool] | None]:
     # Bare tuples are half the work to pass on.
-    return [None if one is None else (one.text, one.document, one.in_order) for one in _here[-1].read(map(Path, paths))]
+    return [one and (*one,) for one in _here[-1].read(map(Path, paths))]

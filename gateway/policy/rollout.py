@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gateway.policy.standing import Replica
-from gateway.policy.store import PolicyStore
 from gateway.policy.versions import Head
+
+if TYPE_CHECKING:
+    from gateway.policy.store import PolicyStore
 
 LOOK_S = 0.05
 """From one look at the store to the next while somebody waits."""

@@ -21,8 +21,9 @@ from gateway.policy.validate import ReadAhead, policy_files, read_folder
 from tests.policy.scenery import FLEET, Folder, digest
 
 SCALARS = st.sampled_from(
-    ["a", "yes", "No", "null", "~", "", "010", "1:30", "1e5", "12", "-3", "1.5", "1_", "._", ".inf", "2027-01-01", "2027-02-31",
-     "<<", "_1", "*x", "&x a", "!!str 1", "! a", "'quoted'", '"q: 1"', "{", "]", "- a", "a: b", "#c", "null_"]
+    ["a", "yes", "No", "null", "~", "", "010", "1:30", "1e5", "12", "-3", "1.5", "1_", "._", ".inf", "2027-01-01",
+     "2027-02-31", "<<", "_1", "*x", "&x a", "!!str 1", "! a", "'quoted'", '"q: 1"', "{", "]", "- a", "a: b", "#c",
+     "null_"]
 )  # fmt: skip
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text("ab: ", max_size=4),

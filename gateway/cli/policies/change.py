@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -25,6 +25,7 @@ from gateway.cli.policies.terms import (
     diagnostics_of,
     extent,
     head_facts,
+    policy_store,
     print_json,
     read,
     show_diagnostics,
@@ -37,8 +38,10 @@ from gateway.policy.difference import difference
 from gateway.policy.policy_set import PolicySet, policy_set_from_document
 from gateway.policy.rollout import Rollout, until_in_force
 from gateway.policy.standing import Replica
-from gateway.policy.store import PolicyStore
 from gateway.policy.versions import Head
+
+if TYPE_CHECKING:
+    from gateway.policy.store import PolicyStore
 
 TIMEOUT_S = 10.0
 """A gateway that falls silent is waited for five seconds, so that it is not what the wait ends on."""
@@ -164,7 +167,7 @@ def rollback(
 
 
 def _checked(directory: Folder, *, as_json: bool, otherwise: str) -> PolicySet:
-    policy_set, diagnostics = read(directory)
+    policy_set, diagnostics = read(directory, meanwhile=policy_store)
     if not as_json:
         show_diagnostics(diagnostics)
     if policy_set is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -15,8 +15,10 @@ from rich.text import Text
 from gateway.cli.exit_codes import FOUND_WRONG
 from gateway.cli.policies.terms import AsJson, RedisUrl, asking, head_facts, print_json, when
 from gateway.cli.speech import failure, say
-from gateway.policy.store import Meta, PolicyStore
 from gateway.policy.versions import Head, StoredVersion
+
+if TYPE_CHECKING:
+    from gateway.policy.store import Meta, PolicyStore
 
 UNBOUNDED = 10_000
 """Columns."""
