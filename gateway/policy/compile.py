@@ -95,7 +95,7 @@ class Frame:
         common = common or self.common(customer)
         fleet = next(iter(self.fleets.values())) if customer.fleet is None else self.fleets[customer.fleet]
         policy = _customer(customer, common.rules, fleet, common.steps)
-        keys = tuple(ApiKey(_digest(key.sha256), policy, key.name, key.expires) for key in customer.keys)
+        keys = tuple([ApiKey(_digest(sha256), policy, name, expires) for sha256, name, expires in customer.keys])
         return CompiledCustomer(policy, keys, common.rules.dropped > 0)
 
 

@@ -202,15 +202,17 @@ def _customer(index: int, customer: CustomerFile, fleet: FleetFile, taken: _Take
         yield Finding(index, ("fleet",), f"there is no fleet {customer.fleet}", hint, given=(needs,))
     for i, adapter in enumerate(customer.adapters):
         at: Location = ("adapters", i)
+        place = index, at
         if adapter in taken.base_models:
             yield Finding(index, at, f"{adapter} is the name of a base model, not of an adapter")
-        if (first := taken.adapters.setdefault(adapter, (index, at))) != (index, at):
+        if (first := taken.adapters.setdefault(adapter, place)) is not place:
             yield Finding(
                 index, at, f"adapter {adapter} is taken", f"at {locate(*first)}; an adapter belongs to one customer"
             )
-    for i, key in enumerate(customer.keys):
+    for i, digest in enumerate(customer.digests):
         at = ("api_keys", i)
-        if (first := taken.digests.setdefault(key.sha256, (index, at))) != (index, at):
+        place = index, at
+        if (first := taken.digests.setdefault(digest, place)) is not place:
             yield Finding(index, at, "this API key is taken", f"at {locate(*first)}; a key belongs to one customer")
     if not customer.adapters:
         yield Finding(index, ("adapters",), "names no adapter: there is nothing to ask for", "", "warning")

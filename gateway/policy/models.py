@@ -312,6 +312,13 @@ class CustomerFile(Rules):
     def keys(self) -> tuple[KnownKey, ...]:
         """All API keys in one form."""
         return tuple(
-            KnownKey(key.sha256, key.name, key.expires) if isinstance(key, ApiKeyEntry) else KnownKey(key)
-            for key in self.api_keys
+            [
+                KnownKey(key.sha256, key.name, key.expires) if isinstance(key, ApiKeyEntry) else KnownKey(key)
+                for key in self.api_keys
+            ]
         )
+
+    @property
+    def digests(self) -> list[str]:
+        """Of all API keys, as :attr:`keys` has them."""
+        return [key if isinstance(key, str) else key.sha256 for key in self.api_keys]

@@ -17,7 +17,9 @@ DIGEST_PATTERN = r"^(sha256:)?[0-9a-fA-F]{64}$"
 
 _NAME = re.compile(NAME_PATTERN)
 _REFERENCE = re.compile(REFERENCE_PATTERN)
+_PLAIN_MODEL = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _DIGEST = re.compile(DIGEST_PATTERN)
+_STORED_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _ENVIRONMENT_NAME = re.compile(r"[A-Z_][A-Z0-9_]{2,}")
 
 
@@ -30,6 +32,8 @@ def check_name(value: str) -> str:
 
 def check_model(value: str) -> str:
     """A model's name is a header's value and may be a path on a box, but never one that leads elsewhere."""
+    if _PLAIN_MODEL.fullmatch(value):
+        return value  # nearly all, and there may be thousands
     if not value or len(value) > 256 or not value.isascii() or not value.isprintable() or " " in value:
         raise ValueError("is not a usable model name: printable ASCII without spaces, at most 256 characters")
     if value.startswith("/") or ".." in value:
@@ -86,6 +90,8 @@ def referenced(reference: str) -> str:
 
 def check_digest(value: str) -> str:
     """``sha256:`` and 64 hex digits, in lower case. The prefix may be left out."""
+    if _STORED_DIGEST.fullmatch(value):
+        return value
     if not _DIGEST.fullmatch(value):
         raise ValueError(
             'is not a SHA-256: write "sha256:" and 64 hex digits, never the key itself; '

@@ -69,6 +69,26 @@ def customers(draw: st.DrawFn) -> dict[str, Any]:
     return found
 
 
+SLIPS = (
+    ('"customer":', '"customer":"r","customer":'),
+    ('"adapters":', '"deadline":"20s","adapters":'),
+    ('"adapters":', '"fallback":[{"static":"\\"customer\\":"}],"adapters":'),
+    ('{"deadline":', '{"aliases":{},"deadline":'),
+    ('{"deadline":', '{"limits":{"concurrency":1,"customer":"p"},"deadline":'),
+    ('{"deadline":', '{"fallback":[{"static":",\\"customer\\":"}],"deadline":'),
+    ('{"hosted":{', '{"hosted":{"customer":1,'),
+    (',"customer":', ', "customer":'),
+    (',"customer":', ',"customer" :'),
+)
+
+
+def _rules_first(one: Any) -> Any:
+    if not isinstance(one, dict):
+        return one
+    own = ("customer", "fleet", "api_keys", "adapters", "aliases")
+    return {k: v for k, v in one.items() if k not in own} | {k: one[k] for k in own if k in one}
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> list[bytes]:
     """Documents, each with most of the one before it."""
@@ -92,7 +112,14 @@ def histories(draw: st.DrawFn) -> list[bytes]:
         if everybody and not draw(st.integers(0, 19)):
             everybody.append(draw(st.sampled_from([everybody[0], 5, {}])))
         document = {"format": 1, "fleet": fleet, "defaults": defaults, "customers": everybody}
-        found.append(json.dumps(document).encode())
+        written = json.dumps(document)
+        if draw(st.booleans()):
+            # As releases write it, rules first; seldom also with what they never write.
+            document["customers"] = [_rules_first(one) for one in everybody]
+            written = json.dumps(document, separators=(",", ":"))
+            for was, slip in SLIPS:
+                written = written if draw(st.integers(0, 19)) else written.replace(was, slip, 1)
+        found.append(written.encode())
     return found
 
 
