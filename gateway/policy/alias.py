@@ -35,11 +35,11 @@ class Alias:
     @classmethod
     def of(cls, customer: str, name: str, target: str | Mapping[str, int]) -> Self:
         """From what the policy says: an adapter's name, or weights of which at least one is more than 0."""
-        weights = {target: 1} if isinstance(target, str) else dict(target)
+        if isinstance(target, str):
+            return cls(customer, name, {target: 1}, target, ((target, 1, _drawn_from(customer, name, target)),))
+        weights = dict(target)
         shares = tuple(
-            (adapter, weight, f"{customer}\0{name}\0{adapter}\0".encode())
-            for adapter, weight in weights.items()
-            if weight > 0
+            (adapter, weight, _drawn_from(customer, name, adapter)) for adapter, weight in weights.items() if weight > 0
         )
         if not shares:
             raise ValueError(f"alias {name} of {customer}: all weights are 0")
@@ -63,6 +63,10 @@ class Alias:
             return (self.only, *self.predecessors)
         drawn = sorted((_draw(prefix, conversation) / weight, adapter) for adapter, weight, prefix in self._shares)
         return (*(adapter for _, adapter in drawn), *self.predecessors)
+
+
+def _drawn_from(customer: str, name: str, adapter: str) -> bytes:
+    return f"{customer}\0{name}\0{adapter}\0".encode()
 
 
 def _draw(prefix: bytes, conversation: bytes) -> float:

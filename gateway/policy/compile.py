@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.errors import PolicyError
 from gateway.policy import models
@@ -51,8 +52,7 @@ def compile_policy(
     return assembled(frame, customers, version=version, store_id=store_id, created_s=created_s)
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledCustomer:
+class CompiledCustomer(NamedTuple):
     """One customer's part. ``dropped``: ``hosted.allowed: false`` takes steps out."""
 
     policy: CustomerPolicy
@@ -95,7 +95,14 @@ class Frame:
         common = common or self.common(customer)
         fleet = next(iter(self.fleets.values())) if customer.fleet is None else self.fleets[customer.fleet]
         policy = _customer(customer, common.rules, fleet, common.steps)
-        keys = tuple([ApiKey(_digest(sha256), policy, name, expires) for sha256, name, expires in customer.keys])
+        keys = tuple(
+            [
+                ApiKey(_digest(key), policy)
+                if isinstance(key, str)
+                else ApiKey(_digest(key.sha256), policy, key.name, key.expires)
+                for key in customer.api_keys
+            ]
+        )
         return CompiledCustomer(policy, keys, common.rules.dropped > 0)
 
 
