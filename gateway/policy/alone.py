@@ -6,7 +6,8 @@ import hashlib
 
 from gateway.policy.compile import Common, Frame
 from gateway.policy.crosscheck import crosscheck_general, crosscheck_own, crosscheck_rules
-from gateway.policy.models import CustomerFile, FleetFile, Rules
+from gateway.policy.models import FleetFile, Rules
+from gateway.policy.plain_customer import Own
 from gateway.policy.policy_set import dumped
 from gateway.policy.prices import price_map, price_map_state
 
@@ -32,9 +33,9 @@ class Alone:
             return None
         return self._frame.common(rules)
 
-    def in_order(self, customer: CustomerFile, common: Common | None) -> bool:
+    def in_order(self, customer: Own, common: Common | None) -> bool:
         """Whether ``customer``, whose rules come to ``common``, compiles, and there is not even a warning about it."""
         if common is None or any(crosscheck_own(self._fleet, customer)):
             return False
-        self._frame.customer(customer, common)
+        self._frame.with_rules(customer, common)
         return True

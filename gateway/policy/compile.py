@@ -27,6 +27,7 @@ from gateway.policy.crosscheck import by_name, crosscheck
 from gateway.policy.diagnostics import Diagnostic, key_path
 from gateway.policy.effective import Effective, effective
 from gateway.policy.names import referenced
+from gateway.policy.plain_customer import Own
 from gateway.policy.policy_set import PolicySet
 from gateway.policy.prices import step_price
 
@@ -89,10 +90,12 @@ class Frame:
             self._steps.clear()
         return Common(rules, steps)
 
-    def customer(self, customer: models.CustomerFile, common: Common | None = None) -> CompiledCustomer:
-        """What becomes of one that holds together with the rest. ``common``: what its rules come to, if that is known;
-        then its own are not looked at."""
-        common = common or self.common(customer)
+    def customer(self, customer: models.CustomerFile) -> CompiledCustomer:
+        """What becomes of one that holds together with the rest."""
+        return self.with_rules(customer, self.common(customer))
+
+    def with_rules(self, customer: Own, common: Common) -> CompiledCustomer:
+        """The same, of one whose rules come to ``common``. Its own are not looked at."""
         fleet = next(iter(self.fleets.values())) if customer.fleet is None else self.fleets[customer.fleet]
         policy = _customer(customer, common.rules, fleet, common.steps)
         keys = tuple(
@@ -185,7 +188,7 @@ def _digest(sha256: str) -> bytes:
 
 
 def _customer(
-    customer: models.CustomerFile,
+    customer: Own,
     rules: Effective,
     fleet: FleetSpec,
     steps: tuple[Step, ...],

@@ -24,6 +24,7 @@ from gateway.policy.models import (
     StaticStep,
     Step,
 )
+from gateway.policy.plain_customer import Own
 from gateway.policy.prices import step_price
 
 Locate = Callable[[Part, Location], str]
@@ -42,7 +43,7 @@ class Customer(Protocol):
     def adapters(self) -> Sequence[str]: ...
 
 
-def by_name(customers: Sequence[CustomerFile]) -> Locate:
+def by_name(customers: Sequence[Own]) -> Locate:
     """Places by the customer's name, for policies that did not come from files."""
     return lambda part, at: (
         f"{part if isinstance(part, str) else f'customer {customers[part].customer}'}, {key_path(at)}"
@@ -108,11 +109,13 @@ def crosscheck_rules(fleet: FleetFile, defaults: Rules, rules: Rules) -> Iterato
     yield from _rules(0, rules, defaults, fleet, lambda part, at: "")
 
 
-def crosscheck_own(fleet: FleetFile, customer: CustomerFile) -> Iterator[Finding]:
-    """What is to be said of the rest of a customer, whoever else there is."""
+def crosscheck_own(fleet: FleetFile, *customers: Own) -> Iterator[Finding]:
+    """What is to be said of the rest of customers, whoever else there is."""
     taken = _Taken(base_models=frozenset(one.base_model for one in fleet.fleets.values()))
-    yield from _customer(0, customer, fleet, taken, by_name((customer,)))
-    yield from _aliases(0, customer, taken, by_name((customer,)))
+    for index, customer in enumerate(customers):
+        yield from _customer(index, customer, fleet, taken, by_name(customers))
+    for index, customer in enumerate(customers):
+        yield from _aliases(index, customer, taken, by_name(customers))
 
 
 def in_fleets(customers: Iterable[Customer], fleet: FleetFile) -> Iterator[str]:
@@ -186,7 +189,7 @@ def _steps(part: Part, at: Location, steps: list[Step] | None, fleet: FleetFile)
             yield Finding(part, (*at, index, "provider"), f"there is no provider {step.provider}", hint, given=(needs,))
 
 
-def _customer(index: int, customer: CustomerFile, fleet: FleetFile, taken: _Taken, locate: Locate) -> Iterator[Finding]:
+def _customer(index: int, customer: Own, fleet: FleetFile, taken: _Taken, locate: Locate) -> Iterator[Finding]:
     first = taken.customers.setdefault(customer.customer, (index, ("customer",)))
     if first[0] != index:
         yield Finding(
@@ -220,7 +223,7 @@ def _customer(index: int, customer: CustomerFile, fleet: FleetFile, taken: _Take
         yield Finding(index, ("api_keys",), "holds no key: nobody can ask", "", "warning")
 
 
-def _aliases(index: int, customer: CustomerFile, taken: _Taken, locate: Locate) -> Iterator[Finding]:
+def _aliases(index: int, customer: Own, taken: _Taken, locate: Locate) -> Iterator[Finding]:
     for alias, target in customer.aliases.items():
         at: Location = ("aliases", alias)
         if alias in taken.base_models:

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from gateway.policy.alone import Alone
 from gateway.policy.compile import Common
 from gateway.policy.models import CustomerFile
+from gateway.policy.plain_customer import Own, PlainCustomer, plain_from_values, written
 from gateway.policy.policy_set import dumped
 from gateway.policy.quick_source import QuickReader
 from gateway.policy.read_before import Entry, ReadBefore
@@ -143,9 +144,9 @@ class _Rules:
     def _document(self) -> bytes:
         return self.customer.model_dump_json(exclude_unset=True, include=set(RULES)).encode()
 
-    def document(self, own: CustomerFile) -> bytes:
+    def document(self, own: Own) -> bytes:
         """That of a customer who has these rules, and of whom ``own`` is the rest: rules come first."""
-        rest = dumped(own)
+        rest = written(own) if isinstance(own, PlainCustomer) else dumped(own)
         return rest if len(self._document) == 2 else self._document[:-1] + b"," + rest[1:]
 
 
@@ -178,7 +179,8 @@ class _Reader:
                 common = self._alone.common(customer)
                 self._rules[shared] = _Rules(tuple(map(values.get, RULES)), customer, common)
                 return Ahead(_sha256(raw), text, dumped(customer), self._alone.in_order(customer, common))
-            own = CustomerFile.model_validate(without_rules(values))
+            rest = without_rules(values)
+            own = plain_from_values(rest) or CustomerFile.model_validate(rest)
             return Ahead(_sha256(raw), text, known.document(own), self._alone.in_order(own, known.common))
         except (OSError, SourceError, ValidationError):
             return None

@@ -19,7 +19,9 @@ from gateway.errors import PolicyError
 from gateway.policy import models
 from gateway.policy.compile import Common, CompiledCustomer, Frame, assembled, compile_policy, refuse_inconsistent
 from gateway.policy.compiled import CompiledPolicy
+from gateway.policy.crosscheck import crosscheck_own
 from gateway.policy.models import CustomerFile
+from gateway.policy.plain_customer import PlainCustomer, plain_from_json
 from gateway.policy.policy_set import PolicySet, StoredDocument, stored_document, validated, validated_customer
 from gateway.policy.rules_apart import MOST_RULES, RULES
 from gateway.policy.together import distinct
@@ -92,12 +94,22 @@ def _parts(known: _Known, document: StoredDocument, digests: Sequence[bytes]) ->
     for start in range(0, len(new), AT_ONCE):
         which = new[start : start + AT_ONCE]
         read = [reader.read(index) for index in which]
-        files = [customer for customer, _ in read]
-        refuse_inconsistent(PolicySet(frame.written, frame.defaults, files))
+        plain = [customer for customer, _ in read if isinstance(customer, PlainCustomer)]
+        files = [customer for customer, _ in read if isinstance(customer, CustomerFile)]
+        if files:
+            refuse_inconsistent(PolicySet(frame.written, frame.defaults, files))
+        if any(found.severity == "error" for found in crosscheck_own(frame.written, *plain)):
+            raise PolicyError(())
         for index, (customer, rules) in zip(which, read, strict=True):
-            if rules is not None and rules not in commons:
-                commons[rules] = frame.common(customer)
-            compiled[index] = frame.customer(customer, None if rules is None else commons[rules])
+            common = None if rules is None else commons.get(rules)
+            if common is None and isinstance(customer, CustomerFile):
+                # Whoever has rules that were not seen before was read whole.
+                common = frame.common(customer)
+                if rules is not None:
+                    commons[rules] = common
+            if common is None:
+                raise LookupError("the rules of a customer that was read without them are not known")
+            compiled[index] = frame.with_rules(customer, common)
     parts = [compiled.get(index) or known.customers[digest] for index, digest in enumerate(digests)]
     if not _hold_together(parts):
         raise PolicyError(())
@@ -111,12 +123,14 @@ class _Reader:
         self._document = document
         self._seen: set[Rules] = set()
 
-    def read(self, index: int) -> tuple[CustomerFile, Rules | None]:
+    def read(self, index: int) -> tuple[CustomerFile, Rules | None] | tuple[PlainCustomer, Rules]:
         """One customer, and its rules as they are written; without these, where they are those of one that was read
         before. None for the rules where that is not known. Raises PolicyError."""
         raw = bytes(self._document.customers[index])
         rules, rest = _apart(raw)
-        if rules in self._seen:
+        if rules is not None and rules in self._seen:
+            if (plain := plain_from_json(rest)) is not None:
+                return plain, rules
             own = validated_customer(rest, index)
             return (own, rules) if own.model_fields_set.isdisjoint(RULES) else (validated_customer(raw, index), None)
         customer = validated_customer(raw, index)

@@ -229,3 +229,34 @@ def test_a_version_with_few_changes_is_not_validated_whole(monkeypatch: pytest.M
         "acme",
         "globex",
     }
+
+
+@pytest.mark.parametrize(
+    "slip",
+    [
+        {"adapters": ["base"]},
+        {"fleet": "elsewhere"},
+        {"aliases": {"base": "q1"}},
+        {"aliases": {"q1": "q1"}},
+        {"aliases": {"now": "q2"}},
+        {"adapters": ["q1", "q1"]},
+        {"adapters": ["p1"]},
+        {"customer": "p"},
+        {"api_keys": [f"sha256:{DIGESTS[0]}"]},
+        {"api_keys": [f"sha256:{DIGESTS[1]}"] * 2},
+        {"adapters": [".."]},
+        {"api_keys": ["sha256:" + "x" * 64]},
+    ],
+)
+def test_what_is_wrong_with_a_customer_whose_rules_are_known_is_found(slip: dict[str, Any]) -> None:
+    first = {"customer": "p", "fleet": "main", "api_keys": [f"sha256:{DIGESTS[0]}"], "adapters": ["p1"]}
+    second = {"customer": "q", "fleet": "main", "api_keys": [f"sha256:{DIGESTS[1]}"], "adapters": ["q1"]}
+
+    def version(*everybody: dict[str, Any]) -> StoredVersion:
+        document = {"format": 1, "fleet": {"fleets": FLEETS}, "defaults": {}, "customers": everybody}
+        return stored(1, json.dumps(document, separators=(",", ":")).encode())
+
+    assert again(Compiler(ENV), version(first, second)) == anew(version(first, second))
+    refused = again(Compiler(ENV), version(first, {**second, **slip}))
+    assert isinstance(refused, str)
+    assert refused == anew(version(first, {**second, **slip}))
