@@ -111,7 +111,7 @@ def _parts(known: _Known, document: StoredDocument, digests: Sequence[bytes]) ->
                 raise LookupError("the rules of a customer that was read without them are not known")
             compiled[index] = frame.with_rules(customer, common)
     parts = [compiled.get(index) or known.customers[digest] for index, digest in enumerate(digests)]
-    if not _hold_together(parts):
+    if not _hold_together(parts, frame):
         raise PolicyError(())
     return parts
 
@@ -161,11 +161,11 @@ def _are_apart(rules: Rules, rest: bytes) -> bool:
         return False
 
 
-def _hold_together(parts: Sequence[CompiledCustomer]) -> bool:
+def _hold_together(parts: Sequence[CompiledCustomer], frame: Frame) -> bool:
     """Whether customers that are in order each by itself are so side by side."""
     return distinct(
         [part.policy.name for part in parts],
-        [key.digest for part in parts for key in part.keys],
+        [*frame.admin_tokens, *(key.digest for part in parts for key in part.keys)],
         [adapter for part in parts for adapter in part.policy.adapters],
         (alias for part in parts for alias in part.policy.aliases),
     )

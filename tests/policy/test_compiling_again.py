@@ -244,6 +244,7 @@ def test_a_version_with_few_changes_is_not_validated_whole(monkeypatch: pytest.M
         {"customer": "p"},
         {"api_keys": [f"sha256:{DIGESTS[0]}"]},
         {"api_keys": [f"sha256:{DIGESTS[1]}"] * 2},
+        {"api_keys": [f"sha256:{DIGESTS[2]}"]},
         {"adapters": [".."]},
         {"api_keys": ["sha256:" + "x" * 64]},
     ],
@@ -253,7 +254,8 @@ def test_what_is_wrong_with_a_customer_whose_rules_are_known_is_found(slip: dict
     second = {"customer": "q", "fleet": "main", "api_keys": [f"sha256:{DIGESTS[1]}"], "adapters": ["q1"]}
 
     def version(*everybody: dict[str, Any]) -> StoredVersion:
-        document = {"format": 1, "fleet": {"fleets": FLEETS}, "defaults": {}, "customers": everybody}
+        fleet = {"fleets": FLEETS, "admin_tokens": [{"name": "ops", "sha256": DIGESTS[2], "scope": "read"}]}
+        document = {"format": 1, "fleet": fleet, "defaults": {}, "customers": everybody}
         return stored(1, json.dumps(document, separators=(",", ":")).encode())
 
     assert again(Compiler(ENV), version(first, second)) == anew(version(first, second))
