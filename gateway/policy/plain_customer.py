@@ -18,6 +18,7 @@ from gateway.policy.models import CustomerFile
 _Name = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")]
 _Model = Annotated[str, msgspec.Meta(pattern=r"\A(?=.{1,256}\Z)[A-Za-z0-9_-]+(?:[./:][A-Za-z0-9_-]+)*\Z")]
 _Digest = Annotated[str, msgspec.Meta(pattern=r"\Asha256:[0-9a-f]{64}\Z")]
+DIGITS = 64
 _Text = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9._-]+\Z")]
 
 
@@ -65,12 +66,27 @@ def plain_from_json(raw: bytes) -> PlainCustomer | None:
 
 def plain_from_values(values: Mapping[str, Any]) -> PlainCustomer | None:
     """None for any other, and where a key is there with None for its value, which is written otherwise than none."""
+    keys = values.get("api_keys")
+    if type(keys) is not list:
+        return None
+    keys = [_prefixed(key) for key in keys]
     try:
-        found = msgspec.convert(values, PlainCustomer, builtin_types=(dt.date,))  # for a day no text will do
+        found = msgspec.convert(
+            {**values, "api_keys": keys}, PlainCustomer, builtin_types=(dt.date,)
+        )  # for a day no text will do
     except msgspec.ValidationError:
         return None
-    entries = [key for key in values["api_keys"] if type(key) is dict]
+    entries = [key for key in keys if type(key) is dict]
     return None if None in values.values() or any(None in entry.values() for entry in entries) else found
+
+
+def _prefixed(key: Any) -> Any:
+    """With the prefix that may be left out of a digest, and never is where it is stored."""
+    if type(key) is str and len(key) == DIGITS:
+        return f"sha256:{key}"
+    if type(key) is dict and type(digest := key.get("sha256")) is str and len(digest) == DIGITS:
+        return {**key, "sha256": f"sha256:{digest}"}
+    return key
 
 
 def written(customer: PlainCustomer) -> bytes:

@@ -83,6 +83,11 @@ def test_what_is_read_as_plain_is_what_the_model_reads(values: dict[str, Any]) -
         is_the_same(plain, CustomerFile.model_validate_json(raw))
 
 
+def test_the_prefix_of_a_digest_may_be_left_out() -> None:
+    values = {**PLAIN, "api_keys": [HEX, {"sha256": HEX[::-1], "name": "ci", "expires": DAY}]}
+    assert plain_from_values(values) == plain_from_values(PLAIN)
+
+
 def test_what_is_usual_is_plain() -> None:
     plain = plain_from_values(PLAIN)
     assert plain is not None
