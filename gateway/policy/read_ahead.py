@@ -32,6 +32,8 @@ from gateway.policy.source import SourceError, decode, read_bounded
 
 WORTH_IT = 2_000
 """Files. Below, the processes take longer to start than they save."""
+WORTH_KEEPING = 50
+"""One new file in so many. What was made of fewer is made again sooner than the cache of all is written anew."""
 MOST_PROCESSES = 8
 CHUNKS = 4
 """For each process, so that they end at about the same time."""
@@ -82,8 +84,8 @@ def read_ahead(
         return found
     alone.get_ready()
     ahead = _on_all_cores(new, alone, meanwhile)
-    if ahead:
-        found |= ahead
+    found |= ahead
+    if len(ahead) * WORTH_KEEPING >= len(paths):
 
         def write() -> None:
             cache.write(entries | {one.digest: Entry(one.document, one.in_order) for one in ahead.values()})

@@ -233,6 +233,23 @@ def test_a_text_that_was_read_before_is_not_read_again_and_a_changed_one_is(
             read_folder(folder.path, ahead=read_ahead)
 
 
+def test_what_was_made_of_one_file_among_many_is_not_worth_to_be_kept_and_of_several_is(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(reading, "WORTH_IT", 2)
+    for number in range(2 * reading.WORTH_KEEPING):
+        folder.customer(f"c{number:03}")
+    read_folder(folder.path, ahead=read_ahead)
+    (cache,) = (tmp_path / "cache" / "failsoft").iterdir()
+    for changed, kept in (["c000"], False), (["c001", "c002"], True):
+        before = cache.read_bytes()
+        for name in changed:
+            folder.customer(name, "priority: low\n")
+        assert read_folder(folder.path, ahead=read_ahead) == read_folder(folder.path)
+        assert (cache.read_bytes() != before) is kept
+
+
 def test_a_few_files_are_not_worth_a_process(folder: Folder) -> None:
     settled = read_folder(folder.path)
     assert read_ahead(list(policy_files(folder.path)), Alone(settled.fleet, settled.defaults)) == {}
