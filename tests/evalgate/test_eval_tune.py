@@ -95,11 +95,20 @@ def test_a_tuning_goes_on_and_one_of_another_prompt_does_not(house: Prompts) -> 
     house.provider.admin.forget()
     ended = house.desk.eval(*arguments, env={"P_KEY": "k"})
     assert ended.returncode == 1, ended.stderr
+    assert f"going on: {kept} answers" in ended.stderr
     assert json.loads(ended.stdout)["customers"][0]["best"] == "good"
     assert len(house.asked()) == 96 - kept
     (house.prompts / "good.md").write_text("Another.")
     ended = house.desk.eval(*arguments, env={"P_KEY": "k"})
     assert (ended.returncode, "prompts was" in ended.stderr) == (2, True)
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_anything_is_asked(house: Prompts, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    out = tmp_path / "file" / "tuned"
+    ended = house.desk.eval(*house.arguments("--out", str(out)), env={"P_KEY": "k"})
+    assert (ended.returncode, str(out) in ended.stderr, "Traceback" in ended.stderr) == (2, True, False), ended.stderr
+    assert house.asked() == []
 
 
 def test_where_nobody_may_be_sent_nothing_is(house: Prompts, desk: Desk) -> None:

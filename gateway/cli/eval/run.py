@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,23 +12,20 @@ from typing import Annotated, Any
 import httpx2
 import typer
 
-from backend.evalgate.case import Case, by_customer, digest, in_turns
+from backend.evalgate.case import Case, by_customer, digest
 from backend.evalgate.client import Client, Question, Unanswered
 from backend.evalgate.endpoint import BadEndpoint, headers, key_of, read_path
 from backend.evalgate.endpoint import Path as ServingPath
-from backend.evalgate.folder import BadFolder, Key, RunFolder
+from backend.evalgate.folder import Key, RunFolder
 from backend.evalgate.gate import Judges
-from backend.evalgate.result import BASELINE, CANDIDATE, keys
-from backend.evalgate.run import Lost, Run
-from backend.evalgate.said import Said
+from backend.evalgate.result import BASELINE, CANDIDATE
+from backend.evalgate.run import Lost
 from backend.evalgate.sampling import Sampling
-from backend.evalgate.verdict import judge as judged
 from gateway.cli.admin_client import DEFAULT_URL, Url
+from gateway.cli.eval.asking import ask_the_rest, trouble_told
 from gateway.cli.eval.publish import publish_scores
 from gateway.cli.eval.report import of_folder, publish_files, tell
-from gateway.cli.eval.screen import OnAnswer, progress
 from gateway.cli.eval.terms import (
-    INTERRUPTED,
     EnumCase,
     EnumCaseOption,
     GateOption,
@@ -42,8 +38,8 @@ from gateway.cli.eval.terms import (
     gate_of,
     set_files,
 )
-from gateway.cli.exit_codes import MISUSE, UNREACHABLE
-from gateway.cli.speech import failure, say
+from gateway.cli.exit_codes import MISUSE
+from gateway.cli.speech import failure
 from gateway.clock import wall_s
 
 _ENDPOINT = (
@@ -113,17 +109,10 @@ def run(
     }
     asking = _Asking(paths, cases, sampling, admin_token)
     try:
-        with RunFolder(out) as folder:
+        with trouble_told(out), RunFolder(out) as folder:
             asyncio.run(_through(asking, folder, plan, files, concurrency, timeout_s, quiet=as_json))
-    except (BadFolder, BadEndpoint) as error:
+    except BadEndpoint as error:
         raise failure(str(error), MISUSE) from None
-    except OSError as error:
-        raise failure(f"{out}: {error}", MISUSE) from None
-    except Lost as error:
-        raise failure(f"{error}. What was answered is kept: the same command goes on", UNREACHABLE) from None
-    except KeyboardInterrupt:
-        say("interrupted; what was answered is kept: the same command goes on", style="yellow")
-        raise typer.Exit(INTERRUPTED) from None
     found = of_folder(out, plan, cases, gate=decided, enum_case=enum_case is EnumCase.MATCH)
     publish_files(out, found, junit_file=junit_file, html=html)
     if publish:
@@ -141,11 +130,8 @@ class _Asking:
         self._by_key = {case.key: case for case in cases}
         self._admin_token = admin_token
 
-    def case(self, key: Key) -> Case:
-        return self._by_key[key[1], key[2]]
-
     def question(self, key: Key) -> Question:
-        path, case = self.paths[key[0]], self.case(key)
+        path, case = self.paths[key[0]], self._by_key[key[1], key[2]]
         endpoint = path.endpoint(case.customer)
         body = self.sampling.body(case, endpoint.model_for(case), key[3])
         return Question(endpoint.url, self.headers(path, case.customer), body, path.degraded)
@@ -185,21 +171,13 @@ async def _through(
             served = await asking.served(client)
         except Unanswered as error:
             raise Lost(str(error)) from None
-        goes_on = folder.begin({**plan, "served": served}, files)
-        answers = folder.answers()
-        if goes_on:
-            say(f"going on: {len(answers)} answers are there already")
-        wanted = list(keys(asking.paths, in_turns(asking.cases), asking.sampling.samples))
-        left = [key for key in wanted if key not in answers]
-        totals = Counter(key[0] for key in wanted)
-        done = totals - Counter(key[0] for key in left)
-        with progress(totals, done, shown=not quiet) as on_answer:
-            await Run[Key](
-                lambda key: client.ask(asking.question(key)),
-                lambda key, said: _keep(asking, folder, key, said, on_answer),
-            ).through(left, concurrency=concurrency)
-
-
-def _keep(asking: _Asking, folder: RunFolder, key: Key, said: Said, on_answer: OnAnswer) -> None:
-    folder.add(key, said)
-    on_answer(key[0], judged(asking.case(key), said).right)
+        folder.begin({**plan, "served": served}, files)
+        await ask_the_rest(
+            folder,
+            asking.paths,
+            asking.cases,
+            asking.sampling.samples,
+            lambda key: client.ask(asking.question(key)),
+            concurrency=concurrency,
+            quiet=quiet,
+        )

@@ -6,8 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,19 +16,16 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from backend.evalgate.case import Case, by_customer, digest, in_turns
-from backend.evalgate.folder import BadFolder, Key, RunFolder, read_answers, write_whole
+from backend.evalgate.case import Case, by_customer, digest
+from backend.evalgate.folder import Key, RunFolder, read_answers, write_whole
 from backend.evalgate.gate import p_value
 from backend.evalgate.ranking import Ranked, Ranking, rank
-from backend.evalgate.result import judged, keys
-from backend.evalgate.run import Lost, Run
+from backend.evalgate.result import judged
 from backend.evalgate.said import Said
 from backend.evalgate.sampling import Sampling
-from backend.evalgate.verdict import judge
-from gateway.cli.eval.screen import progress
+from gateway.cli.eval.asking import ask_the_rest, trouble_told
 from gateway.cli.eval.stacked_table import Row, print_stacked
 from gateway.cli.eval.terms import (
-    INTERRUPTED,
     EnumCase,
     EnumCaseOption,
     JsonOption,
@@ -38,7 +34,7 @@ from gateway.cli.eval.terms import (
     print_json,
     set_files,
 )
-from gateway.cli.exit_codes import FOUND_WRONG, MISUSE, UNREACHABLE
+from gateway.cli.exit_codes import FOUND_WRONG, MISUSE
 from gateway.cli.speech import failure, say
 from gateway.clock import wall_s
 from gateway.errors import PolicyError
@@ -102,18 +98,9 @@ def tune(
     if not steps:
         raise failure("nothing is to be asked", MISUSE)
     asking = _Asking(policy, steps, texts, [case for case in cases if case.customer in steps], sampling)
-    try:
-        with RunFolder(out) as folder:
-            plan = asking.plan(digest(files))
-            folder.begin(plan, files)
-            asyncio.run(asking.through(folder, concurrency, timeout_s, quiet=as_json))
-    except BadFolder as error:
-        raise failure(str(error), MISUSE) from None
-    except Lost as error:
-        raise failure(f"{error}. What was answered is kept: the same command goes on", UNREACHABLE) from None
-    except KeyboardInterrupt:
-        say("interrupted; what was answered is kept: the same command goes on", style="yellow")
-        raise typer.Exit(INTERRUPTED) from None
+    with trouble_told(out), RunFolder(out) as folder:
+        folder.begin(asking.plan(digest(files)), files)
+        asyncio.run(asking.through(folder, concurrency, timeout_s, quiet=as_json))
     rankings = asking.rankings(read_answers(out), enum_case=enum_case is EnumCase.MATCH)
     facts = {"customers": [one.as_json() for one in rankings], "left_out": left_out}
     write_whole(out / "tune.json", json.dumps(facts, indent=2))
@@ -207,26 +194,24 @@ class _Asking:
         """Ask what has no answer yet. Raises Lost."""
         from gateway.cli.eval.provider_path import provider_path
 
-        answers = folder.answers()
-        wanted = list(keys(self._tried(), in_turns(self._cases), self._sampling.samples))
-        left = [key for key in wanted if key not in answers]
-        totals = Counter(key[0] for key in wanted)
-        done = totals - Counter(key[0] for key in left)
         allowed = min(step.provider.max_concurrency for step in self._steps.values())
         asked = replace(self._policy, customers={name: self._policy.customers[name] for name in self._steps})
         async with provider_path(asked, timeout_s=timeout_s) as path:
-            with progress(totals, done, shown=not quiet) as on_answer:
 
-                def ask(key: Key) -> Any:
-                    case, step = self._by_key[key[1], key[2]], self._steps[key[1]]
-                    model = min(self._policy.customers[key[1]].adapters, default=step.model)
-                    return path.ask(step, self._text(key[0], step), self._sampling.body(case, model, key[3]))
+            def ask(key: Key) -> Awaitable[Said]:
+                case, step = self._by_key[key[1], key[2]], self._steps[key[1]]
+                model = min(self._policy.customers[key[1]].adapters, default=step.model)
+                return path.ask(step, self._text(key[0], step), self._sampling.body(case, model, key[3]))
 
-                def add(key: Key, said: Said) -> None:
-                    folder.add(key, said)
-                    on_answer(key[0], judge(self._by_key[key[1], key[2]], said).right)
-
-                await Run[Key](ask, add).through(left, concurrency=min(concurrency, allowed))
+            await ask_the_rest(
+                folder,
+                self._tried(),
+                self._cases,
+                self._sampling.samples,
+                ask,
+                concurrency=min(concurrency, allowed),
+                quiet=quiet,
+            )
 
     def rankings(self, answers: Mapping[Key, Said], *, enum_case: bool) -> list[Ranking]:
         """Of each customer. A policy without a prompt of its own is the same as none, which then is not tried twice."""
