@@ -116,6 +116,7 @@ async def test_with_one_of_two_boxes_breaking_them_no_stream_shows_it(house: Hou
     further = 0
     while (few := _few_that_went_on(found)) and further < 10:
         further += 1
+        await house.recovered()
         found += await streams(house, 2 * BATCH, ("box-b",), seed=SEED + 100 * further, tools=0.3, completions=0.4)
     assert not few, "so few went on elsewhere that this shows nothing"
     asked = [one.asked for one in found]
