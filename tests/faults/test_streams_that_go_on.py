@@ -144,6 +144,12 @@ def _few_that_went_on(found: list[Broken]) -> list[str]:
 
 async def test_where_the_other_box_says_something_else_no_two_answers_are_put_together(house: House) -> None:
     found = await streams(house, 4 * BATCH, ("box-b",), seed=SEED + 2, tools=1.0, others="box-a")
+    further = 0
+    while not _shows_both(found) and further < 10:
+        further += 1
+        await house.recovered()
+        found += await streams(house, BATCH, ("box-b",), seed=SEED + 2 + 100 * further, tools=1.0, others="box-a")
+    assert _shows_both(found)
     await house.judge([one.asked for one in found], Weather(boxes=frozenset({"box-b"}), breaks_streams=True))
     resumed = [one for one in found if one.resumed]
     for one in resumed:
@@ -152,9 +158,12 @@ async def test_where_the_other_box_says_something_else_no_two_answers_are_put_to
         assert choice.names == {0: "lookup"}, one.asked
         if one.asked.seen.error is None:
             assert one.otherwise in ("longer", "shorter"), one.asked
-    failed = [one.otherwise for one in resumed if one.asked.seen.error is not None]
-    assert set(failed) >= {"prose", "tool"}
-    assert any(one.asked.seen.error is None for one in resumed)
+
+
+def _shows_both(found: list[Broken]) -> bool:
+    """Whether answers of each kind that must not be gone on with were met, and one that may be."""
+    errors = [(one.otherwise, one.asked.seen.error is not None) for one in found if one.resumed]
+    return {("prose", True), ("tool", True)} <= set(errors) and any(not failed for _, failed in errors)
 
 
 async def test_with_both_boxes_breaking_them_streams_end_with_an_error_and_nothing_is_made_up(house: House) -> None:
