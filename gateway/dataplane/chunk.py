@@ -54,16 +54,7 @@ def only_text(chunk: Chunk) -> str | None:
     delta = choice.delta
     if delta is None or choice.finish_reason or choice.text or type(text := delta.content) is not str:
         return None
-    if (
-        delta.tool_calls
-        or delta.reasoning
-        or delta.reasoning_content
-        or delta.refusal
-        or delta.function_call
-        or delta.audio
-    ):
-        return None
-    return text or None
+    return None if _has_more_than_text(delta) else text or None
 
 
 def keep(said: Said, payload: bytes, text: Any, delta: Delta | None) -> None:
@@ -72,12 +63,16 @@ def keep(said: Said, payload: bytes, text: Any, delta: Delta | None) -> None:
         said.pieces.append(text)
     elif text:
         said.odd = True
-    if delta is not None and (
+    if delta is not None and _has_more_than_text(delta):
+        said.events.append(payload)
+
+
+def _has_more_than_text(delta: Delta) -> bool:
+    return bool(
         delta.tool_calls
         or delta.reasoning
         or delta.reasoning_content
         or delta.refusal
         or delta.function_call
         or delta.audio
-    ):
-        said.events.append(payload)
+    )

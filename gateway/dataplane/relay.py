@@ -110,7 +110,7 @@ async def _relay(
 
     def relay_at_once(data: bytes) -> bool:
         """Whether that went well, and all of it; else ``out`` is what of it may leave."""
-        nonlocal out, events
+        nonlocal out
         out = guard.feed(data)
         if guard.complete or guard.error is not None:
             return False
@@ -119,12 +119,7 @@ async def _relay(
                 return False
             out = b""
         if guard.events != events:
-            # As in `note_events`: this runs for every piece of every stream.
-            events = guard.events
-            now = clock()
-            exchange.until = now + stall_timeout_s
-            if permit is not None:
-                permit.progressed(now)
+            note_events()
         return True
 
     while guard.error is None and not guard.complete:

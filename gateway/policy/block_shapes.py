@@ -12,6 +12,7 @@ be read the same with the longest words. A property test holds what is made of s
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -65,13 +66,13 @@ class Template:
         return pattern.filled(words) if isinstance(pattern, _Pattern) else pattern
 
 
-class _Pattern:
+class _Pattern(ABC):
     """Of a value that holds words."""
 
     __slots__ = ()
 
-    def filled(self, words: Sequence[str]) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def filled(self, words: Sequence[str]) -> Any: ...
 
 
 class _Word(_Pattern):
