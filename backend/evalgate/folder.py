@@ -52,8 +52,8 @@ class RunFolder:
     ) -> None:
         self._answers.close()
 
-    def begin(self, plan: Mapping[str, Any], files: Iterable[SetFile]) -> bool:
-        """Take the plan in, or find that the folder has it: whether a run goes on. Raises BadFolder for another one."""
+    def begin(self, plan: Mapping[str, Any], files: Iterable[SetFile]) -> None:
+        """Take the plan in, or find that the folder has it. Raises BadFolder for another one."""
         path = self.root / PLAN
         if not path.exists():
             if self._answers.seek(0, os.SEEK_END):
@@ -65,7 +65,7 @@ class RunFolder:
                 (self.root / SETS / name).write_text(file.text, encoding="utf-8")
                 names.append({"file": name, "name": file.name, "customer": file.customer})
             write_whole(path, json.dumps({**plan, "sets": names}, indent=2))
-            return False
+            return
         kept = read_plan(self.root)
         changed = [key for key in plan if not _same(key, kept.get(key), plan[key])]
         if changed:
@@ -73,7 +73,6 @@ class RunFolder:
             raise BadFolder(
                 f"{self.root} holds a run of something else ({words}). Give another folder, or remove this one."
             )
-        return True
 
     def answers(self) -> dict[Key, Said]:
         """All so far. A last line that was cut off in the middle is taken away. Raises BadFolder."""

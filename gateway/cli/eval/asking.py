@@ -42,7 +42,7 @@ async def ask_the_rest(
     sides: Iterable[str],
     cases: Sequence[Case],
     samples: int,
-    ask: Callable[[Key], Awaitable[Said]],
+    ask: Callable[[Key, Case], Awaitable[Said]],
     *,
     concurrency: int,
     quiet: bool,
@@ -60,9 +60,11 @@ async def ask_the_rest(
     totals = Counter(key[0] for key in wanted)
     with progress(totals, totals - Counter(key[0] for key in left), shown=not quiet) as on_answer:
 
+        def case_of(key: Key) -> Case:
+            return of_key[key[1], key[2]]
+
         def add(key: Key, said: Said) -> None:
             folder.add(key, said)
-            side, customer, case, _ = key
-            on_answer(side, judge(of_key[customer, case], said).right)
+            on_answer(key[0], judge(case_of(key), said).right)
 
-        await Run[Key](ask, add).through(left, concurrency=concurrency)
+        await Run[Key](lambda key: ask(key, case_of(key)), add).through(left, concurrency=concurrency)

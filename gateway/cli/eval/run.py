@@ -127,11 +127,10 @@ class _Asking:
         self.paths = {str(path.side): path for path in paths}
         self.cases = cases
         self.sampling = sampling
-        self._by_key = {case.key: case for case in cases}
         self._admin_token = admin_token
 
-    def question(self, key: Key) -> Question:
-        path, case = self.paths[key[0]], self._by_key[key[1], key[2]]
+    def question(self, key: Key, case: Case) -> Question:
+        path = self.paths[key[0]]
         endpoint = path.endpoint(case.customer)
         body = self.sampling.body(case, endpoint.model_for(case), key[3])
         return Question(endpoint.url, self.headers(path, case.customer), body, path.degraded)
@@ -177,7 +176,7 @@ async def _through(
             asking.paths,
             asking.cases,
             asking.sampling.samples,
-            lambda key: client.ask(asking.question(key)),
+            lambda key, case: client.ask(asking.question(key, case)),
             concurrency=concurrency,
             quiet=quiet,
         )

@@ -167,7 +167,6 @@ class _Asking:
         self._texts = texts
         self._cases = cases
         self._sampling = sampling
-        self._by_key = {case.key: case for case in cases}
         self._names = [OWN, NONE, *texts]
 
     def plan(self, sets: str) -> dict[str, Any]:
@@ -198,9 +197,9 @@ class _Asking:
         asked = replace(self._policy, customers={name: self._policy.customers[name] for name in self._steps})
         async with provider_path(asked, timeout_s=timeout_s) as path:
 
-            def ask(key: Key) -> Awaitable[Said]:
-                case, step = self._by_key[key[1], key[2]], self._steps[key[1]]
-                model = min(self._policy.customers[key[1]].adapters, default=step.model)
+            def ask(key: Key, case: Case) -> Awaitable[Said]:
+                step = self._steps[case.customer]
+                model = min(self._policy.customers[case.customer].adapters, default=step.model)
                 return path.ask(step, self._text(key[0], step), self._sampling.body(case, model, key[3]))
 
             await ask_the_rest(
