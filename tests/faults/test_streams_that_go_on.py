@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -113,12 +114,7 @@ async def streams(
 
 async def test_with_one_of_two_boxes_breaking_them_no_stream_shows_it(house: House) -> None:
     found = await streams(house, STREAMS, ("box-b",), seed=SEED, tools=0.3, completions=0.2)
-    further = 0
-    while (few := _few_that_went_on(found)) and further < 10:
-        further += 1
-        await house.recovered()
-        found += await streams(house, 2 * BATCH, ("box-b",), seed=SEED + 100 * further, tools=0.3, completions=0.4)
-    assert not few, "so few went on elsewhere that this shows nothing"
+    await _until(_enough_went_on, house, found, 2 * BATCH, seed=SEED, tools=0.3, completions=0.4)
     asked = [one.asked for one in found]
     await house.judge(asked, Weather(boxes=frozenset({"box-b"})))
     assert [str(one) for one in asked if one.seen.error is not None or not one.seen.whole] == []
@@ -136,20 +132,27 @@ async def test_with_one_of_two_boxes_breaking_them_no_stream_shows_it(house: Hou
     assert resumed >= sum(one.resumed for one in found)
 
 
-def _few_that_went_on(found: list[Broken]) -> list[str]:
-    """The kinds of which not enough did."""
+def _enough_went_on(found: list[Broken]) -> bool:
+    """Whether of each kind enough did."""
     went_on = Counter(one.kind for one in found if one.resumed)
-    return [kind for kind in ("chat", "tools", "completions") if went_on[kind] < ENOUGH]
+    return all(went_on[kind] >= ENOUGH for kind in ("chat", "tools", "completions"))
+
+
+async def _until(
+    shown: Callable[[list[Broken]], bool], house: House, found: list[Broken], count: int, *, seed: int, **how: Any
+) -> None:
+    """Add ``count`` at a time to ``found``, once the faulty box is asked again, until they show it."""
+    for further in range(1, 11):
+        if shown(found):
+            return
+        await house.recovered()
+        found += await streams(house, count, ("box-b",), seed=seed + 100 * further, **how)
+    assert shown(found), "so few went on elsewhere that this shows nothing"
 
 
 async def test_where_the_other_box_says_something_else_no_two_answers_are_put_together(house: House) -> None:
     found = await streams(house, 4 * BATCH, ("box-b",), seed=SEED + 2, tools=1.0, others="box-a")
-    further = 0
-    while not _shows_both(found) and further < 10:
-        further += 1
-        await house.recovered()
-        found += await streams(house, BATCH, ("box-b",), seed=SEED + 2 + 100 * further, tools=1.0, others="box-a")
-    assert _shows_both(found)
+    await _until(_shows_both, house, found, BATCH, seed=SEED + 2, tools=1.0, others="box-a")
     await house.judge([one.asked for one in found], Weather(boxes=frozenset({"box-b"}), breaks_streams=True))
     resumed = [one for one in found if one.resumed]
     for one in resumed:
